@@ -1,0 +1,207 @@
+"""Who has read what: receipts, and what is unread. No I/O.
+
+A reader is a named, durable consumer of a channel. What it has settled stands in `receipts/<channel>.jsonl`, one line a
+call:
+
+    {"id","timestamp","channel","reader","consumer","op","ids":[…],"reason"?,"after"?}
+
+`op` is `ack`, `reject`, `reopen` or `seek`. A reader's state is the fold of its lines in (timestamp, id) order, so that
+every merge order of two branches gives the same state:
+
+    ack, reject   settle ids; the first wins, until a later reopen or seek
+    reopen        makes ids unread again
+    seek          forgets all of that; what is stamped before `after` counts as read, also when a merge brings it later
+
+"Unread" is a set of ids, not a line number: a merge may bring older messages at any time.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from typing import Any, NamedTuple
+
+import orjson
+
+from mq_server.errors import Problem
+from mq_server.index import ChannelIndex
+from mq_server.message import id_number, is_id, parse_time
+
+OPERATIONS = ("ack", "reject", "reopen", "seek")
+
+
+class Receipt(NamedTuple):
+    """One line of a receipts file; ordered by (timestamp, id)."""
+
+    time_us: int
+    id: str
+    reader: str
+    consumer: str
+    op: str
+    ids: tuple[int, ...]
+    after_us: int
+
+
+class ReaderState:
+    """What one reader has settled: the fold of its receipts."""
+
+    def __init__(self) -> None:
+        self.settled: dict[int, Receipt] = {}
+        self.reopened: set[int] = set()
+        self.seek_us = 0
+        self.resets = 0
+        """How often something became unread again; a cached list of unread rows is good for one value of it."""
+        self.log: list[int] = []
+        """The ids settled since the last reset, in order."""
+
+    def apply(self, receipt: Receipt) -> None:
+        """Fold the next receipt in."""
+        if receipt.op == "seek":
+            self.settled.clear()
+            self.reopened.clear()
+            self.log.clear()
+            self.seek_us = receipt.after_us
+            self.resets += 1
+        elif receipt.op == "reopen":
+            for identity in receipt.ids:
+                self.settled.pop(identity, None)
+                self.reopened.add(identity)
+            self.resets += 1
+        else:
+            for identity in receipt.ids:
+                if identity not in self.settled:
+                    self.settled[identity] = receipt
+                    self.log.append(identity)
+
+    def is_settled(self, identity: int, time_us: int) -> bool:
+        """Whether the reader is done with a message of that id and timestamp."""
+        return identity in self.settled or (time_us < self.seek_us and identity not in self.reopened)
+
+
+class ReceiptIndex:
+    """The receipts of one channel, folded per reader.
+
+    Args:
+        path: What Problems call the file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self.readers: dict[str, ReaderState] = {}
+        self.problems: list[Problem] = []
+        self._receipts: dict[str, list[Receipt]] = {}
+        self._lines: dict[str, bytes] = {}
+
+    def add(self, offset: int, number: int, line: bytes) -> None:
+        """Take in one line of the file."""
+        try:
+            receipt = parse_receipt(line)
+        except ValueError as fault:
+            self.problems.append(Problem(self._path, number, str(fault)))
+            return
+        known = self._lines.get(receipt.id)
+        if known is not None:
+            if known == line:
+                return
+            text = f"receipt {receipt.id} stands on another line with different content; keep one"
+            self.problems.append(Problem(self._path, number, text))
+            if line < known:
+                return
+            self._receipts[receipt.reader] = [r for r in self._receipts[receipt.reader] if r.id != receipt.id]
+            self._refold(receipt.reader)
+        self._lines[receipt.id] = line
+        receipts = self._receipts.setdefault(receipt.reader, [])
+        state = self.state(receipt.reader)
+        if not receipts or receipts[-1] < receipt:
+            receipts.append(receipt)
+            state.apply(receipt)
+        else:
+            insort(receipts, receipt)
+            self._refold(receipt.reader)
+
+    def state(self, reader: str) -> ReaderState:
+        """The state of a reader; one that has settled nothing has everything unread."""
+        return self.readers.setdefault(reader, ReaderState())
+
+    def _refold(self, reader: str) -> None:
+        before = self.readers.get(reader)
+        state = self.readers[reader] = ReaderState()
+        state.resets = before.resets + 1 if before else 0
+        for receipt in self._receipts[reader]:
+            state.apply(receipt)
+
+
+def parse_receipt(line: bytes) -> Receipt:
+    """The receipt of a line.
+
+    Raises:
+        ValueError: With what is wrong, in the words of a Problem.
+    """
+    try:
+        fields: Any = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"not a readable receipt: {error.msg}") from None
+    if type(fields) is not dict:
+        raise ValueError("not a JSON object")
+    for key in ("id", "timestamp", "reader", "op"):
+        if type(fields.get(key)) is not str:
+            raise ValueError(f"{key!r} must be a string")
+    ids = fields.get("ids", [])
+    if type(ids) is not list or not all(type(item) is str and is_id(item) for item in ids):
+        raise ValueError("'ids' must be a list of message ids")
+    if fields["op"] not in OPERATIONS:
+        raise ValueError(f"'op' {fields['op']!r} is none of {', '.join(OPERATIONS)}")
+    after_us = 0
+    if fields["op"] == "seek":
+        after_us = parse_time(str(fields.get("after")))
+    return Receipt(
+        parse_time(fields["timestamp"]),
+        fields["id"],
+        fields["reader"],
+        str(fields.get("consumer") or fields["reader"]),
+        fields["op"],
+        tuple(map(id_number, ids)),
+        after_us,
+    )
+
+
+def receipt_fields(
+    receipt_id: str, timestamp: str, channel: str, reader: str, consumer: str, op: str, ids: list[str]
+) -> dict[str, Any]:
+    """The keys of a receipt's line, in order."""
+    return {
+        "id": receipt_id,
+        "timestamp": timestamp,
+        "channel": channel,
+        "reader": reader,
+        "consumer": consumer,
+        "op": op,
+        "ids": ids,
+    }
+
+
+class Unread:
+    """The rows of one channel that one reader has not settled, kept up to date step by step."""
+
+    def __init__(self) -> None:
+        self._channel: ChannelIndex | None = None
+        self._state: ReaderState | None = None
+        self._resets = -1
+        self._rows_seen = 0
+        self._log_seen = 0
+        self._rows: dict[int, None] = {}
+
+    def rows(self, channel: ChannelIndex, state: ReaderState) -> dict[int, None]:
+        """The unread rows in file order, superseded and expired ones included. Not to be changed by the caller."""
+        if channel is not self._channel or state is not self._state or state.resets != self._resets:
+            self._channel, self._state, self._resets = channel, state, state.resets
+            self._rows, self._rows_seen, self._log_seen = {}, 0, len(state.log)
+        for identity in state.log[self._log_seen :]:
+            row = channel.rows.get(identity)
+            if row is not None:
+                self._rows.pop(row, None)
+        self._log_seen = len(state.log)
+        for row in range(self._rows_seen, len(channel)):
+            if not state.is_settled(channel.identity(row), channel.times_us[row]):
+                self._rows[row] = None
+        self._rows_seen = len(channel)
+        return self._rows

@@ -1,0 +1,371 @@
+"""A message and its line: bytes to message and back, ids, times, references. No I/O.
+
+A line is one JSON object in UTF-8 with real characters, its keys in this order:
+
+    {"id","timestamp","channel","sender","msg_type","scene"?,"reply_to"?,
+     "to"?,"urgent"?,"expires_at"?,"dedup_key"?,"replaces"?,"drafts"?, …unknown keys…, "payload"}
+
+Unset keys are left out, unknown keys are kept. This module is the only codec: whatever reads or writes a line uses it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import orjson
+
+from mq_server.errors import InvalidName, InvalidRequest
+
+ID_LENGTH = 26
+REF_SUFFIX_LENGTH = 4
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_ID = re.compile(rf"[0-7][{_CROCKFORD}]{{25}}")
+_CHANNEL = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+# Windows opens a device, not a file, for these names whatever the extension
+# (learn.microsoft.com, "Naming Files, Paths, and Namespaces").
+_DEVICES = frozenset(["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))])
+_NAME_RULE = "is not a valid name: use 1 to 64 of a-z, 0-9, _ and -, starting with a letter or digit"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def check_name(what: str, name: object) -> str:
+    """Return `name` if it is a valid name of a channel, reader or sender.
+
+    Args:
+        what: The noun for the error: "channel", "reader", "sender".
+
+    Raises:
+        InvalidName: It is outside the grammar, or a Windows device name.
+    """
+    if not isinstance(name, str) or not _CHANNEL.fullmatch(name):
+        raise InvalidName(what, name, _NAME_RULE)
+    if name in _DEVICES:
+        raise InvalidName(what, name, "is a device on Windows; choose another name")
+    return name
+
+
+# --- ids and times -------------------------------------------------------------------------------------------------
+
+
+def mint_id(time_us: int) -> str:
+    """A new ULID (github.com/ulid/spec) whose 48 bits of milliseconds are those of `time_us` (microseconds)."""
+    number = (time_us // 1000) << 80 | int.from_bytes(os.urandom(10), "big")
+    return "".join([_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5)])
+
+
+def id_number(message_id: str) -> int:
+    """The 128-bit number a ULID stands for."""
+    return int(message_id.translate(_TO_BASE32HEX), 32)
+
+
+_TO_BASE32HEX = str.maketrans(_CROCKFORD, "0123456789ABCDEFGHIJKLMNOPQRSTUV")
+
+
+def id_text(number: int) -> str:
+    """The ULID of a 128-bit number; the inverse of `id_number`."""
+    return "".join([_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5)])
+
+
+def is_id(text: str) -> bool:
+    """Whether `text` is a whole message id."""
+    return _ID.fullmatch(text) is not None
+
+
+def format_time(time_us: int) -> str:
+    """RFC 3339 in UTC with microseconds and `Z`, from microseconds since 1970."""
+    return f"{(_EPOCH + timedelta(microseconds=time_us)).isoformat(timespec='microseconds')[:-6]}Z"
+
+
+def parse_time(text: str) -> int:
+    """Microseconds since 1970 of an RFC 3339 time.
+
+    Raises:
+        ValueError: It is no time, or has no time zone.
+    """
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} has no time zone; write it as 2026-11-22T13:12:52Z")
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+# --- the message ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One message as a reader gets it.
+
+    `line`, `amended` and the rest of the last group are not stored: they say where the message stands and are filled
+    in by whoever read it. `extra` holds keys this version does not know.
+    """
+
+    id: str
+    timestamp: str
+    channel: str
+    sender: str
+    msg_type: str
+    payload: dict[str, Any]
+    scene: str | None = None
+    reply_to: str | None = None
+    to: tuple[str, ...] | None = None
+    urgent: bool | None = None
+    expires_at: str | None = None
+    dedup_key: str | None = None
+    replaces: str | None = None
+    drafts: tuple[str, ...] | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    line: int = 0
+    amended: bool = False
+
+    @property
+    def ref(self) -> str:
+        """How people name it: `narrator:42~K3QF`, channel, line and end of the id."""
+        return f"{self.channel}:{self.line}~{self.id[-REF_SUFFIX_LENGTH:]}"
+
+    @property
+    def time_us(self) -> int:
+        """The timestamp in microseconds since 1970."""
+        return parse_time(self.timestamp)
+
+    def stored(self) -> dict[str, Any]:
+        """The keys and values of its line, in order."""
+        fields: dict[str, Any] = {}
+        for key in STORED_KEYS:
+            value = getattr(self, key)
+            if value is not None:
+                fields[key] = value
+        fields.update(self.extra)
+        fields["payload"] = self.payload
+        return fields
+
+    def as_json(self) -> dict[str, Any]:
+        """What an answer shows: the line's keys, `ref`, and `amended` where it corrects an earlier message."""
+        shown = {"id": self.id, "ref": self.ref} | self.stored()
+        if self.amended:
+            shown["amended"] = True
+        shown["payload"] = shown.pop("payload")
+        return shown
+
+
+_OPTIONAL_STRINGS = ("scene", "reply_to", "expires_at", "dedup_key", "replaces")
+STORED_KEYS = (
+    "id",
+    "timestamp",
+    "channel",
+    "sender",
+    "msg_type",
+    "scene",
+    "reply_to",
+    "to",
+    "urgent",
+    "expires_at",
+    "dedup_key",
+    "replaces",
+    "drafts",
+)
+"""The known keys of a line in their order; `payload` follows after any unknown ones."""
+
+
+class Unreadable(Exception):
+    """A line that is no message; the text says why. It never leaves the reading code but as a `Problem`."""
+
+
+def parse_fields(line: bytes) -> dict[str, Any]:
+    """The checked keys of one line, without its line end.
+
+    Raises:
+        Unreadable: With what is wrong, in the words of a Problem.
+    """
+    try:
+        fields = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise Unreadable(_why_not_json(line, error)) from None
+    fault = fault_of(fields)
+    if fault:
+        raise Unreadable(fault)
+    checked: dict[str, Any] = fields
+    return checked
+
+
+def parse_line(line: bytes, channel: str, number: int, *, amended: bool = False) -> Message:
+    """The message of a line.
+
+    Args:
+        line: The bytes, without the line end.
+        channel: The mailbox it stands in, which outranks the line's own `channel`.
+        number: Its line number, counted from 1.
+        amended: Whether it corrects another message.
+
+    Raises:
+        Unreadable: It is no message.
+    """
+    fields = parse_fields(line)
+    fields["channel"] = channel
+    for key in ("to", "drafts"):
+        if fields.get(key) is not None:
+            fields[key] = tuple(fields[key])
+    known = {key: fields.pop(key) for key in STORED_KEYS if key in fields}
+    payload = fields.pop("payload")
+    return Message(**known, payload=payload, extra=fields, line=number, amended=amended)
+
+
+def fault_of(fields: object) -> str:
+    """What keeps a decoded line from being a message; empty when nothing does."""
+    if type(fields) is not dict:
+        return "not a JSON object"
+    for key in ("id", "timestamp", "sender", "msg_type"):
+        value = fields.get(key)
+        if type(value) is not str or not value:
+            return f"{key!r} is missing" if key not in fields else f"{key!r} must be a non-empty string"
+    if not _ID.fullmatch(fields["id"]):
+        return f"'id' {fields['id']!r} is not a ULID"
+    try:
+        parse_time(fields["timestamp"])
+    except (ValueError, OverflowError):
+        return f"'timestamp' {fields['timestamp']!r} is not an RFC 3339 time with a zone"
+    if type(fields.get("payload")) is not dict:
+        return "'payload' must be a JSON object" if "payload" in fields else "'payload' is missing"
+    if len(fields) == 6 and "channel" in fields:
+        return ""  # nothing optional: the usual line ends here
+    for key in ("channel", *_OPTIONAL_STRINGS):
+        if fields.get(key) is not None and type(fields[key]) is not str:
+            return f"{key!r} must be a string"
+    for key in ("to", "drafts"):
+        value = fields.get(key)
+        if value is not None and not (type(value) is list and all(type(item) is str for item in value)):
+            return f"{key!r} must be a list of strings"
+    if fields.get("urgent") is not None and type(fields["urgent"]) is not bool:
+        return "'urgent' must be true or false"
+    return ""
+
+
+_CONFLICT_MARKER = re.compile(rb"(?:<{7}|\|{7}|>{7})(?: .*)?|={7}")
+
+
+def _why_not_json(line: bytes, error: orjson.JSONDecodeError) -> str:
+    # A marker is a whole line of its own; '<<<<<<<' inside a JSON string is text like any other.
+    if _CONFLICT_MARKER.fullmatch(line):
+        return "git conflict marker: resolve the conflict, keeping the lines of both sides"
+    if not line.rstrip().endswith(b"}"):
+        return "torn line: it breaks off before its end"
+    return f"not valid JSON: {error.msg}"
+
+
+# --- what a post gives, before its id and time are minted ------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A message that has everything but its id, its time and its channel, which are minted under the locks."""
+
+    sender: str
+    msg_type: str
+    payload: dict[str, Any]
+    scene: str | None = None
+    reply_to: str | None = None
+    to: tuple[str, ...] | None = None
+    urgent: bool | None = None
+    expires_in_us: int | None = None
+    dedup_key: str | None = None
+    replaces: str | None = None
+    drafts: tuple[str, ...] | None = None
+
+    def message(self, message_id: str, time_us: int, channel: str, line: int) -> Message:
+        """The message this draft becomes."""
+        return Message(
+            id=message_id,
+            timestamp=format_time(time_us),
+            channel=channel,
+            sender=self.sender,
+            msg_type=self.msg_type,
+            payload=self.payload,
+            scene=self.scene,
+            reply_to=self.reply_to,
+            to=self.to,
+            urgent=self.urgent or None,
+            expires_at=None if self.expires_in_us is None else format_time(time_us + self.expires_in_us),
+            dedup_key=self.dedup_key,
+            replaces=self.replaces,
+            drafts=self.drafts,
+            line=line,
+        )
+
+
+def encode_line(fields: Mapping[str, Any]) -> bytes:
+    """One line with its line end.
+
+    Raises:
+        InvalidRequest: A value has no JSON form: a number beyond 64 bits, half a surrogate pair, a foreign type.
+    """
+    try:
+        return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError as error:
+        raise InvalidRequest([f"The payload cannot be stored as JSON: {error}"]) from None
+
+
+def plain_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """A payload as it will be read back: tuples as lists, keys as text.
+
+    Raises:
+        InvalidRequest: It holds something JSON cannot carry. NaN and infinity are refused, since they would be stored
+            as null.
+    """
+    encoded = encode_line(payload)
+    if b"null" in encoded:
+        for path, value in _leaves(payload, "payload"):
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InvalidRequest([f"{path} is {value}, which JSON cannot carry; use null or a number"])
+    plain: dict[str, Any] = orjson.loads(encoded)
+    return plain
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _leaves(item, f"{path}.{key}")
+    elif isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            yield from _leaves(item, f"{path}[{number}]")
+    else:
+        yield path, value
+
+
+# --- ways to name a message ------------------------------------------------------------------------------------------
+
+
+class Reference(NamedTuple):
+    """A way to name a message, taken apart: a whole id or the end of one, a place, or both (`narrator:42~K3QF`)."""
+
+    suffix: str = ""
+    channel: str = ""
+    line: int = 0
+
+
+_PLACE = re.compile(r"([a-z0-9][a-z0-9_-]{0,63}):([1-9][0-9]{0,11})(?:~([0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{1,26}))?")
+_SUFFIX = re.compile(rf"[{_CROCKFORD}]{{4,26}}")
+
+
+def parse_reference(text: object) -> Reference | None:
+    """Take a reference apart; None if it has none of the four forms. Letter case of an id does not matter."""
+    if not isinstance(text, str):
+        return None
+    text = text.strip()
+    place = _PLACE.fullmatch(text)
+    if place:
+        return Reference((place[3] or "").upper(), place[1], int(place[2]))
+    upper = text.upper()
+    return Reference(upper) if _SUFFIX.fullmatch(upper) else None
+
+
+def as_names(what: str, names: str | Iterable[str]) -> tuple[str, ...]:
+    """One name or several, checked, without repeats, in the order given."""
+    given = [names] if isinstance(names, str) else list(names)
+    return tuple(dict.fromkeys(check_name(what, name) for name in given))

@@ -1,0 +1,336 @@
+"""Looking things up: history, threads, activity, search, who is here, what is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+
+from mq_server.answers import (
+    Activity,
+    ChannelState,
+    Directory,
+    Hit,
+    Hits,
+    Page,
+    Report,
+    ThreadPage,
+    abbreviated,
+    fitting,
+)
+from mq_server.errors import InvalidRequest, Stale
+from mq_server.index import Filter, Place
+from mq_server.message import Message, check_name, id_number, id_text
+from mq_server.paging import make_token, open_token, resume
+from mq_server.room import Room, channel_matcher, checked_limit
+from mq_server.search import Query
+from mq_server.store import RECEIPTS, SUFFIX
+
+_SEARCH_BATCH = 1000
+_LAST_POSTS = 5
+
+
+class Queries(Room):
+    """The part of the façade that looks things up."""
+
+    async def message(self, reference: str) -> Message:
+        """One message by any of its names, in its newest version.
+
+        Raises:
+            UnknownReference, AmbiguousReference: The name fits none, or several.
+        """
+
+        def answer() -> Message:
+            place = self._resolve(reference)
+            amendments = self._index.amendments()
+            identity = self._index.channels[place.channel].identity(place.row)
+            newest = amendments.newest(amendments.original(identity))
+            return self._shelf.load([place if newest == identity else self._index.find(newest) or place])[0]
+
+        return await self._shelf.consistent(None, answer)
+
+    async def history(
+        self, channel: str, *, limit: int = 50, before: str | None = None, limit_bytes: int | None = None
+    ) -> Page:
+        """The newest messages of a channel in file order, oldest first.
+
+        Args:
+            channel: The mailbox.
+            limit: At most so many.
+            before: A message, or the `next` of the page before: only what stands above it.
+            limit_bytes: At most so many bytes of JSON, but always one message.
+
+        Raises:
+            UnknownChannel, UnknownReference, InvalidRequest: Wrong arguments.
+        """
+        checked_limit(limit)
+        scope = None if before or self._index.amendments().corrects else [channel]
+
+        def answer() -> Page:
+            index = self._existing(channel)
+            if index is None:
+                return Page()
+            stop = len(index)
+            if before is not None:
+                place = self._resolve(before)
+                if place.channel != channel:
+                    raise InvalidRequest([f"before names a message of {place.channel!r}; give one of {channel!r}"])
+                stop = place.row
+            superseded = self._index.amendments().superseded
+            rows: Iterable[int] = range(stop - 1, -1, -1)
+            if superseded:
+                rows = (row for row in rows if index.identity(row) not in superseded)
+            messages = self._shelf.load([Place(channel, row) for row in islice(rows, limit)])
+            count = fitting((message.as_json() for message in messages), limit_bytes)
+            shown = messages[:count]
+            shown.reverse()
+            above = index.rows_above(shown[0].id) if shown else 0
+            return Page(
+                messages=tuple(shown),
+                next=shown[0].id if above else None,
+                remaining=above,
+                problems=self._shelf.problems([channel]),
+            )
+
+        return await self._shelf.consistent(scope, answer)
+
+    async def thread(
+        self, message_id: str, *, limit: int = 50, before: str | None = None, limit_bytes: int | None = None
+    ) -> ThreadPage:
+        """The whole conversation a message belongs to, across channels: parents before children.
+
+        Args:
+            message_id: Any message of it, by any of its names.
+            limit: At most so many: the last ones of that order.
+            before: The `next` of the page before: what comes above it.
+            limit_bytes: At most so many bytes of JSON, but always one message.
+
+        Raises:
+            UnknownReference, AmbiguousReference, InvalidRequest: Wrong arguments.
+        """
+        checked_limit(limit)
+
+        def answer() -> ThreadPage:
+            index = self._index
+            nodes = index.thread(self._resolve(message_id))
+            stop = len(nodes)
+            if before is not None:
+                upper = self._resolve(before)
+                stop = next((number for number, node in enumerate(nodes) if node.place == upper), -1)
+                if stop < 0:
+                    raise InvalidRequest([f"before names {before!r}, which does not stand in this thread"])
+            window = nodes[max(0, stop - limit) : stop]
+            messages = self._shelf.load([node.place for node in window])
+            count = fitting((message.as_json() for message in reversed(messages)), limit_bytes)
+            start = len(messages) - count
+            more = stop - count
+            root = nodes[0].place
+            parent = index.channels[root.channel].parents.get(root.row)
+            return ThreadPage(
+                root=self._id_of(root),
+                messages=tuple(messages[start:]),
+                depths=tuple(node.depth for node in window[start:]),
+                total=len(nodes),
+                participants=tuple(sorted({index.channels[at.channel].sender(at.row) for at, _ in nodes})),
+                channels=tuple(sorted({at.channel for at, _ in nodes})),
+                missing_parent=id_text(parent) if parent is not None and index.find(parent) is None else None,
+                next=messages[start].id if more and count else None,
+                remaining=more,
+                problems=self._shelf.problems(),
+            )
+
+        return await self._shelf.consistent(None, answer)
+
+    async def activity(
+        self,
+        *,
+        since: str | None = None,
+        limit: int = 100,
+        channel: str | None = None,
+        sender: str | None = None,
+        msg_type: str | None = None,
+        scene: str | None = None,
+        limit_bytes: int | None = None,
+    ) -> Activity:
+        """One timeline over all channels, by (timestamp, id), oldest first.
+
+        Args:
+            since: A message, a time or a `next` token: what comes after it. Without it the newest are given.
+            limit: At most so many.
+            channel: A name or a glob.
+            sender: Only from this sender.
+            msg_type: Only this type.
+            scene: Only of this scene.
+            limit_bytes: At most so many bytes of JSON, but always one message.
+
+        Raises:
+            UnknownReference, InvalidRequest: Wrong arguments.
+        """
+        checked_limit(limit)
+        wants = channel_matcher(channel)
+
+        def sum_before(place: tuple[int, int]) -> int:
+            return sum(index.sum_before(place) for name, index in self._index.channels.items() if wants(name))
+
+        def answer() -> Activity:
+            after, merged = (0, 0), False
+            token = open_token(since) if since else None
+            if token is not None:
+                if token.order != "time":
+                    raise InvalidRequest(["since holds a `next` of another question; use it where it came from"])
+                after, merged = resume(token, sum_before)
+            elif since is not None:
+                after = self._moment(since)
+                after = (after[0], after[1] and after[1] + 1)  # a time is included, a message is not
+            wanted = Filter(wants, sender, msg_type, scene, since_us=after[0])
+            timeline = self._index.timeline(wanted, newest_first=since is None)
+            places = list(islice((place for place in timeline if self._key_of(place) >= after), limit + 1))
+            messages = self._shelf.load(places[:limit])
+            count = fitting((abbreviated(message) for message in messages), limit_bytes)
+            shown = messages[:count]
+            if since is None:
+                shown.reverse()
+            place = (shown[-1].time_us, id_number(shown[-1].id) + 1) if shown else after
+            return Activity(
+                messages=tuple(shown),
+                next=make_token("time", place, sum_before),
+                more=len(places) > count,
+                problems=self._shelf.problems(),
+                merged=merged,
+            )
+
+        return await self._shelf.consistent(None, answer)
+
+    async def search(
+        self,
+        query: str,
+        *,
+        channel: str | None = None,
+        sender: str | None = None,
+        msg_type: str | None = None,
+        scene: str | None = None,
+        since: str | None = None,
+        until: str | None = None,
+        limit: int = 20,
+        limit_bytes: int | None = None,
+    ) -> Hits:
+        """Messages whose payload contains every word of the query, whatever its case; newest first.
+
+        Args:
+            query: Words, or phrases in double quotes.
+            channel: A name or a glob.
+            sender: Only from this sender.
+            msg_type: Only this type.
+            scene: Only of this scene.
+            since: A message or a time: not before it.
+            until: A message or a time: only before it. A page's `next` goes here.
+            limit: At most so many.
+            limit_bytes: At most so many bytes of JSON, but always one hit.
+
+        Raises:
+            UnknownReference, InvalidRequest: Wrong arguments.
+        """
+        checked_limit(limit)
+        wanted_text = Query.parse(query)
+        wants = channel_matcher(channel)
+
+        def candidates() -> list[Place]:
+            start = self._moment(since) if since else (0, 0)
+            stop = self._moment(until) if until else None
+            wanted = Filter(wants, sender, msg_type, scene, start[0], stop and stop[0] + 1)
+            timeline = self._index.timeline(wanted, newest_first=True)
+            return [
+                place
+                for place in timeline
+                if self._key_of(place) >= start and not (stop and self._key_of(place) >= stop)
+            ]
+
+        while True:
+            places = await self._shelf.consistent(None, candidates)
+            try:
+                found = await self._scan(places, wanted_text, limit + 1)
+                break
+            except (Stale, FileNotFoundError):
+                continue
+        count = min(limit, fitting((hit.as_json() for hit in found), limit_bytes))
+        older = found[count - 1].message.id if len(found) > count else None
+        return Hits(hits=tuple(found[:count]), next=older, problems=self._shelf.problems())
+
+    async def _scan(self, places: list[Place], query: Query, limit: int) -> list[Hit]:
+        found: list[Hit] = []
+        for start in range(0, len(places), _SEARCH_BATCH):
+            messages = self._shelf.load(places[start : start + _SEARCH_BATCH])
+            matching = await asyncio.to_thread(query.select, messages)
+            found += [Hit(message=message, snippet=query.snippet(message)) for message in matching]
+            if len(found) >= limit:
+                break
+        return found[:limit]
+
+    async def directory(self, reader: str | None = None) -> Directory:
+        """The channels with what is in them, and what concerns the asker.
+
+        Args:
+            reader: Who asks.
+        """
+        if reader is not None:
+            check_name("reader", reader)
+
+        def answer() -> Directory:
+            index = self._index
+            names = list(dict.fromkeys([*self.config.channels, *sorted(index.channels)]))
+            posts: list[Message] = []
+            if reader is not None:
+                own = index.timeline(Filter(sender=reader), newest_first=True)
+                posts = self._shelf.load(list(islice(own, _LAST_POSTS)))
+            return Directory(
+                you=reader,
+                channels=tuple(self._state_of(name) for name in names),
+                last_posts=tuple(reversed(posts)),
+                problems=self._shelf.problems(),
+            )
+
+        return await self._shelf.consistent(None, answer)
+
+    def _state_of(self, name: str) -> ChannelState:
+        entry = self.config.channels.get(name)
+        index = self._index.channels.get(name)
+        filled = index is not None and len(index) > 0
+        return ChannelState(
+            channel=name,
+            description=entry.description if entry else "",
+            group=entry.group if entry else "",
+            messages=len(index) if index is not None else 0,
+            unread=len(self._deliverable(name, name)) if filled else 0,
+            waiting=self._shelf.feed.waiting(name),
+            last=self._shelf.load([Place(name, len(index) - 1)])[0] if index is not None and filled else None,
+        )
+
+    async def check(self, paths: Iterable[str | Path] = ()) -> Report:
+        """Read every file anew, whatever its stamp says, and report every problem.
+
+        Args:
+            paths: Only these files: paths, or names of channels.
+
+        Raises:
+            InvalidRequest: One of them is no file of this production.
+        """
+        await self._shelf.forget()
+        await self._shelf.refresh()
+        wanted = {self._relative(path) for path in paths}
+        problems = self._shelf.problems()
+        return Report(
+            channels=len(self._index.channels),
+            messages=len(self._index),
+            problems=tuple(problem for problem in problems if not wanted or problem.path in wanted),
+        )
+
+    def _relative(self, path: str | Path) -> str:
+        for candidate in (Path(path), self.root / path, self.root / f"{path}{SUFFIX}"):
+            if candidate.suffix == SUFFIX and candidate.is_file():
+                folder = candidate.resolve().parent
+                if folder == self.root.resolve():
+                    return candidate.name
+                if folder == (self.root / RECEIPTS).resolve():
+                    return f"{RECEIPTS}/{candidate.name}"
+        raise InvalidRequest([f"{str(path)!r} is no mailbox or receipts file of {self.root}"])

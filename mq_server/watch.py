@@ -1,0 +1,191 @@
+"""Noticing changes: one watchfiles loop per process, a slow rescan behind it, and the wake-up of those who wait.
+
+An event is a cue to look at a file, never data. File systems that raise no events (some network and container mounts)
+are covered by the rescan alone. Wakes are coalesced: however many changes happened, a subscriber wakes once and reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Self
+
+from watchfiles import Change, awatch
+
+from mq_server.store import RECEIPTS, SUFFIX
+
+RESCAN_S = 1.0
+_STEP_MS = 20
+_DEBOUNCE_MS = 100
+log = logging.getLogger(__name__)
+
+
+class Subscription:
+    """Somebody who waits for changes of some channels. Use it as a context manager."""
+
+    def __init__(self, feed: Feed, wants: Callable[[str], bool], waiting: bool) -> None:
+        self._feed = feed
+        self.wants = wants
+        self.waiting = waiting
+        self._event = asyncio.Event()
+        self._channels: set[str] = set()
+
+    def __enter__(self) -> Self:
+        self._feed.subscriptions.add(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._feed.subscriptions.discard(self)
+
+    def wake(self, channels: set[str]) -> None:
+        """Note a change of these channels."""
+        self._channels |= channels
+        self._event.set()
+
+    async def changed(self, timeout_s: float | None) -> set[str]:
+        """Wait for the next change.
+
+        Returns:
+            The channels that changed since the last call; empty on time-out and when the feed closed.
+        """
+        if not self._feed.closed:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self._event.wait()
+        self._event.clear()
+        channels, self._channels = self._channels, set()
+        return channels
+
+
+class Feed:
+    """Tells subscribers which channels changed."""
+
+    def __init__(self) -> None:
+        self.subscriptions: set[Subscription] = set()
+        self.closed = False
+
+    def subscribe(self, wants: Callable[[str], bool], *, waiting: bool = False) -> Subscription:
+        """A subscription to the channels for which `wants` is true.
+
+        Args:
+            wants: Tells it of a channel's name.
+            waiting: Whether the subscriber is a reader that waits for messages.
+        """
+        return Subscription(self, wants, waiting)
+
+    def publish(self, channels: set[str]) -> None:
+        """Wake everybody who wants one of these channels."""
+        for subscription in self.subscriptions:
+            concerned = {channel for channel in channels if subscription.wants(channel)}
+            if concerned:
+                subscription.wake(concerned)
+
+    def waiting(self, channel: str) -> int:
+        """How many readers wait for messages of this channel."""
+        return sum(subscription.waiting and subscription.wants(channel) for subscription in self.subscriptions)
+
+    def close(self) -> None:
+        """End every wait."""
+        self.closed = True
+        for subscription in self.subscriptions:
+            subscription.wake(set())
+
+
+class Watcher:
+    """Looks for changes of a folder while it is running, and calls `look` for them.
+
+    Args:
+        root: The production's folder. It may be missing, come and go.
+        look: Called with the channels to look at, or None for all.
+    """
+
+    def __init__(self, root: Path, look: Callable[[set[str] | None], Awaitable[None]]) -> None:
+        self._root = root
+        self._look = look
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stop = asyncio.Event()
+        self._subscribed = asyncio.Event()
+
+    async def start(self) -> None:
+        """Start, and return once events are subscribed to; a read after that misses nothing."""
+        if not self._tasks:
+            self._tasks = [asyncio.create_task(self._events()), asyncio.create_task(self._rescan())]
+        await self._subscribed.wait()
+
+    async def close(self) -> None:
+        """Stop and wait for the end."""
+        self._stop.set()
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        self._tasks = []
+
+    async def _rescan(self) -> None:
+        while not self._stop.is_set():
+            await asyncio.sleep(RESCAN_S)
+            await self._look(None)
+
+    async def _events(self) -> None:
+        while not self._stop.is_set():
+            folders = self._folders()
+            if folders:
+                await self._watch(folders)
+            self._subscribed.set()
+            await asyncio.sleep(RESCAN_S)  # no folder yet, or it was replaced: the rescan covers meanwhile
+
+    async def _watch(self, folders: list[Path]) -> None:
+        inodes = [_inode(folder) for folder in folders]
+        events = awatch(
+            *folders,
+            watch_filter=_concerns_us,
+            step=_STEP_MS,
+            debounce=_DEBOUNCE_MS,
+            stop_event=self._stop,
+            recursive=False,
+            rust_timeout=1000,
+            yield_on_timeout=True,
+            ignore_permission_denied=True,
+        )
+        try:
+            # The subscription is made before the generator first suspends.
+            first = asyncio.ensure_future(anext(events))
+            await asyncio.sleep(0)
+            self._subscribed.set()
+            changes = await first
+            while True:
+                channels = {Path(path).name.removesuffix(SUFFIX) for _, path in changes if path.endswith(SUFFIX)}
+                if channels:
+                    await self._look(channels)
+                if self._folders() != folders or [_inode(folder) for folder in folders] != inodes:
+                    return
+                changes = await anext(events)
+        except (StopAsyncIteration, FileNotFoundError):
+            return
+        except OSError as error:
+            log.warning(
+                "%s: no file events (%s); changes are noticed by rescans every %g s", folders[0], error, RESCAN_S
+            )
+            self._subscribed.set()
+            await self._stop.wait()
+        finally:
+            await events.aclose()
+
+    def _folders(self) -> list[Path]:
+        return [folder for folder in (self._root, self._root / RECEIPTS) if folder.is_dir()]
+
+
+def _concerns_us(_: Change, path: str) -> bool:
+    return path.endswith(SUFFIX) or os.path.basename(path) == RECEIPTS  # noqa: PTH119 - called for every event
+
+
+def _inode(folder: Path) -> int:
+    try:
+        return folder.stat().st_ino
+    except FileNotFoundError:
+        return 0
