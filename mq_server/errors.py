@@ -38,6 +38,7 @@ class InvalidRequest(MailError):
 
     def __init__(self, faults: Sequence[str], example: str = "") -> None:
         self.faults = tuple(faults)
+        self.example = example
         text = "; ".join(self.faults)
         super().__init__(f"{text}. For example: {example}" if example else text)
 

@@ -29,7 +29,7 @@ class Posting(Room):
         self,
         channel: str | Iterable[str] | None = None,
         *,
-        sender: str,
+        sender: str | None = None,
         payload: Mapping[str, Any] | BaseModel,
         msg_type: str | None = None,
         reply_to: str | None = None,
@@ -37,13 +37,14 @@ class Posting(Room):
         urgent: bool = False,
         expires_in_s: float | None = None,
         replaces: str | None = None,
+        caller: str | None = None,
     ) -> Posted:
         """Post a message. When this returns, it is on disk.
 
         Args:
             channel: A name, several, or `"*"` for everybody but the sender. Left out, it goes to the sender of the
                 message replied to.
-            sender: Who posts.
+            sender: Who posts; may be left out when `caller` is known, and must then be the same.
             payload: A `Payload` model, or a mapping beside `msg_type`.
             msg_type: The kind of message; known kinds have checked fields.
             reply_to: The message answered (id, ref, end of an id, channel:line).
@@ -51,6 +52,7 @@ class Posting(Room):
             urgent: Whether readers get it before the rest.
             expires_in_s: After that many seconds it is no longer delivered; it stays in the history.
             replaces: The message that this one corrects.
+            caller: Who is known to post.
 
         Raises:
             InvalidRequest: Wrong arguments or payload fields, every fault at once.
@@ -63,15 +65,15 @@ class Posting(Room):
 
         faults: list[str] = []
 
-        def checked(check: Any, *arguments: Any) -> Any:
+        def checked(check: Any, *arguments: Any, of: str = "") -> Any:
             try:
                 return check(*arguments)
             except InvalidRequest as error:
                 faults.extend(error.faults)
             except MailError as error:
-                faults.append(str(error))
+                faults.append(f"{of}: {error}")
 
-        checked(check_name, "sender", sender)
+        sender = checked(_true_sender, sender, caller) or ""
         kind_and_payload = checked(checked_payload, msg_type, payload)
         plain: dict[str, Any] = {}
         if kind_and_payload:
@@ -83,10 +85,10 @@ class Posting(Room):
         judged = plain.get("of") if msg_type in _JUDGEMENTS else None
         if reply_to or replaces or judged or channel == "*":
             await self._shelf.refresh()
-        parent: Place | None = checked(self._resolve, reply_to) if reply_to else None
-        corrected: Place | None = checked(self._resolve, replaces) if replaces else None
+        parent: Place | None = checked(self._resolve, reply_to, of="reply_to") if reply_to else None
+        corrected: Place | None = checked(self._resolve, replaces, of="replaces") if replaces else None
         if isinstance(judged, str):
-            place = checked(self._resolve, judged)
+            place = checked(self._resolve, judged, of="payload.of")
             plain["of"] = self._id_of(place) if place else judged
         channels: tuple[str, ...] = ()
         if channel is not None or parent is not None or not reply_to:
@@ -154,3 +156,12 @@ class Posting(Room):
     def _recipient(self, name: str, created: set[str]) -> Recipient:
         unread = len(self._deliverable(name, name)) if self._shelf.is_loaded(name) else None
         return Recipient(channel=name, created=name in created, waiting=self._shelf.feed.waiting(name), unread=unread)
+
+
+def _true_sender(sender: str | None, caller: str | None) -> str:
+    """The sender of a post: the known caller, whom nobody else may claim to be; or whoever the caller says."""
+    if sender is None and caller is None:
+        raise InvalidRequest(["sender is missing: nothing here says who you are, so name yourself"])
+    if caller is not None and sender not in (None, caller):
+        raise InvalidRequest([f"sender is {sender!r}, but you are known to be {caller!r}: leave sender out"])
+    return check_name("sender", caller or sender)

@@ -1,0 +1,115 @@
+"""The MCP server: eight tools, resources, prompts, over stdio and streamable HTTP, for clients of both protocol eras.
+
+`tools` holds what models see, `arguments` checks calls, `calls` carries them out, `resources` serves what clients show
+to people, `http` and this module connect it all to a transport. The SDK's low-level server is used, since its
+high-level one makes its own schemas and error texts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from mcp.server.context import ServerRequestContext
+from mcp.server.lowlevel import Server
+from mcp_types import CallToolRequestParams, CallToolResult, ListToolsResult
+
+from mq_server import __version__
+from mq_server.mailroom import Mailroom
+from mq_server.server.calls import Caller, call_tool
+from mq_server.server.resources import Resources
+from mq_server.server.tools import BY_NAME, TOOLS
+
+GONE = "mq_server.gone"
+"""The key in an ASGI scope of the event that tells that the client has left."""
+
+__all__ = ["MailroomServer", "run_http", "run_stdio", "serving"]
+
+
+class MailroomServer:
+    """A production's mailroom as an MCP server.
+
+    Args:
+        room: The production. It is closed when the transport ends.
+        identity: Who every caller is, unless the address says so (`?as=`).
+    """
+
+    def __init__(self, room: Mailroom, identity: str | None = None) -> None:
+        self.room = room
+        self.resources = Resources(room)
+        self._caller = Caller(identity)
+        resources = self.resources
+        self.mcp: Server[None] = Server(
+            "mq-server",
+            version=__version__,
+            title="mq-server",
+            description="The mailroom of a production: channels, threads, activity, search on plain files",
+            instructions="Call list_channels first. Wait for work with wait_for_messages on your own channel, answer "
+            "with post_message and reply_to, and acknowledge with ack what you have done.",
+            lifespan=self._lifespan,
+            get_tool_input_schema=lambda name: BY_NAME[name].input_schema if name in BY_NAME else None,
+            on_list_tools=self._list_tools,
+            on_call_tool=self._call_tool,
+            on_list_resources=resources.list,
+            on_list_resource_templates=resources.templates,
+            on_read_resource=resources.read,
+            on_subscribe_resource=resources.subscribe,
+            on_unsubscribe_resource=resources.unsubscribe,
+            on_subscriptions_listen=resources.listen,
+            on_list_prompts=resources.prompts,
+            on_get_prompt=resources.prompt,
+            on_completion=resources.complete,
+        )
+
+    def end_waits(self) -> None:
+        """Answer every open wait and end every listening stream, so that the transport can close."""
+        self.room.end_waits()
+        self.resources.close()
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _: Server[None]) -> AsyncIterator[None]:
+        announcing = asyncio.create_task(self.resources.announce_changes())
+        try:
+            yield
+        finally:
+            self.end_waits()
+            announcing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await announcing
+            await self.room.close()
+
+    async def _list_tools(self, _: ServerRequestContext[None, Any], __: Any) -> ListToolsResult:
+        return ListToolsResult(tools=list(TOOLS))
+
+    async def _call_tool(
+        self, context: ServerRequestContext[None, Any], params: CallToolRequestParams
+    ) -> CallToolResult:
+        caller = self._caller
+        if context.request is not None:
+            name = context.request.query_params.get("as") or caller.name
+            caller = Caller(name, context.request.scope.get(GONE))
+        return await call_tool(self.room, caller, params.name, params.arguments or {})
+
+
+async def run_stdio(root: Path, *, identity: str | None = None) -> None:
+    """Serve one client over stdin and stdout until it closes them.
+
+    Args:
+        root: The production's folder.
+        identity: Who the client is.
+
+    Raises:
+        ConfigError: The production's mq.toml cannot be used.
+        InvalidName: `identity` is no valid name.
+    """
+    from mcp.server.stdio import stdio_server
+
+    server = MailroomServer(Mailroom(root), identity)
+    async with stdio_server() as (read_stream, write_stream):
+        await server.mcp.run(read_stream, write_stream, server.mcp.create_initialization_options())
+
+
+from mq_server.server.http import run_http, serving  # noqa: E402 - they build on MailroomServer

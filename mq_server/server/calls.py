@@ -1,0 +1,119 @@
+"""What the tools do: each a call of the façade, answered as structured JSON with a text copy."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+import orjson
+from mcp_types import CallToolResult, TextContent
+
+from mq_server.errors import InvalidRequest, MailError
+from mq_server.mailroom import Mailroom
+from mq_server.message import check_name
+from mq_server.server.arguments import check_arguments, with_example
+from mq_server.server.tools import BY_NAME
+
+ANSWER_BYTES = 36_000
+"""What the messages of an answer may take: with the rest it stays under 40,000 bytes, where models' clients cut."""
+
+
+class _Answer(Protocol):
+    def as_json(self) -> dict[str, Any]: ...
+
+
+class Caller:
+    """Who calls, and whether they are still there.
+
+    Args:
+        name: The identity of the connection, if it has one.
+        gone: Set when the client has left.
+    """
+
+    def __init__(self, name: str | None, gone: asyncio.Event | None = None) -> None:
+        if name is not None:
+            check_name("as", name)
+        self.name = name
+        self.gone = gone
+
+    async def stays_for(self, work: Awaitable[_Answer]) -> _Answer | None:
+        """The result of `work`, or None if the caller leaves before; the work is then cancelled."""
+        task = asyncio.ensure_future(work)
+        leaving = asyncio.ensure_future(self.gone.wait()) if self.gone else None
+        try:
+            await asyncio.wait({task, leaving} if leaving else {task}, return_when=asyncio.FIRST_COMPLETED)
+            return await task if task.done() else None
+        finally:
+            task.cancel()
+            if leaving:
+                leaving.cancel()
+
+
+async def _list_channels(room: Mailroom, caller: Caller, reader: str | None = None) -> _Answer:
+    return await room.directory(reader or caller.name)
+
+
+async def _post_message(room: Mailroom, caller: Caller, **arguments: Any) -> _Answer:
+    return await room.post(arguments.pop("channel", None), caller=caller.name, **arguments)
+
+
+async def _read_messages(room: Mailroom, caller: Caller, **arguments: Any) -> _Answer:
+    return await room.read(arguments.pop("channel"), caller=caller.name, limit_bytes=ANSWER_BYTES, **arguments)
+
+
+async def _wait_for_messages(room: Mailroom, caller: Caller, **arguments: Any) -> _Answer:
+    channel = arguments.pop("channel")
+    page = await caller.stays_for(room.wait(channel, caller=caller.name, limit_bytes=ANSWER_BYTES, **arguments))
+    if page is None:
+        raise MailError("The client has left")
+    return page
+
+
+async def _get_channel_history(room: Mailroom, _: Caller, **arguments: Any) -> _Answer:
+    return await room.history(arguments.pop("channel"), limit_bytes=ANSWER_BYTES, **arguments)
+
+
+async def _get_conversation_thread(room: Mailroom, _: Caller, **arguments: Any) -> _Answer:
+    return await room.thread(arguments.pop("message_id"), limit_bytes=ANSWER_BYTES, **arguments)
+
+
+async def _get_all_activity(room: Mailroom, _: Caller, **arguments: Any) -> _Answer:
+    return await room.activity(limit_bytes=ANSWER_BYTES, **arguments)
+
+
+async def _search_messages(room: Mailroom, _: Caller, **arguments: Any) -> _Answer:
+    return await room.search(arguments.pop("query"), limit_bytes=ANSWER_BYTES, **arguments)
+
+
+_CALLS: dict[str, Callable[..., Awaitable[_Answer]]] = {
+    "list_channels": _list_channels,
+    "post_message": _post_message,
+    "read_messages": _read_messages,
+    "wait_for_messages": _wait_for_messages,
+    "get_channel_history": _get_channel_history,
+    "get_conversation_thread": _get_conversation_thread,
+    "get_all_activity": _get_all_activity,
+    "search_messages": _search_messages,
+}
+
+
+async def call_tool(room: Mailroom, caller: Caller, name: str, arguments: Mapping[str, Any]) -> CallToolResult:
+    """Run a tool. What goes wrong is the answer's text, marked as an error, in our own words."""
+    if name not in BY_NAME:
+        return _failed(f"There is no tool {name!r}. Tools: {', '.join(BY_NAME)}")
+    try:
+        answer = await _CALLS[name](room, caller, **check_arguments(name, arguments))
+    except InvalidRequest as error:
+        return _failed(str(error if error.example else with_example(error, name, arguments)))
+    except MailError as error:
+        return _failed(str(error))
+    except OSError as error:
+        return _failed(f"{error.filename or room.root}: {error.strerror or error}. Nothing was lost; try again")
+    shown = answer.as_json()
+    text = orjson.dumps(shown).decode("utf-8")
+    return CallToolResult(content=[TextContent(text=text)], structured_content=shown)
+
+
+def _failed(text: str) -> CallToolResult:
+    return CallToolResult(content=[TextContent(text=text)], is_error=True)

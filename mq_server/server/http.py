@@ -1,0 +1,194 @@
+"""Streamable HTTP: the ASGI application, who may reach it, and a shutdown that does not wait for waits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import uvicorn
+from mcp.server.transport_security import TransportSecuritySettings
+
+from mq_server.errors import MailError
+from mq_server.mailroom import Mailroom
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from mq_server.server import MailroomServer
+
+MCP_PATH = "/mcp"
+DEFAULT_PORT = 8004
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+_SESSION_IDLE_S = 600.0
+_GRACE_S = 1
+
+
+class DisconnectAware:
+    """ASGI wrapper that tells a request's handler when its client has left.
+
+    The SDK cancels the handler itself for the 2026 protocol only; a 2025 session's handler runs in a task of its own.
+    """
+
+    def __init__(self, app: ASGIApp, key: str) -> None:
+        self._app = app
+        self._key = key
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, with an event under `key` in its scope."""
+        gone = asyncio.Event()
+        scope[self._key] = gone
+
+        async def observed() -> Message:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                gone.set()
+            return message
+
+        await self._app(scope, observed, send)
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn, whose shutdown first answers the open waits it would otherwise wait for."""
+
+    def __init__(self, config: uvicorn.Config, server: MailroomServer, url: str, *, takes_signals: bool) -> None:
+        super().__init__(config)
+        self.url = url
+        self.up = asyncio.Event()
+        self._server = server
+        self._takes_signals = takes_signals
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if self._takes_signals:
+            with super().capture_signals():
+                yield
+        else:
+            yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self.up.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._server.end_waits()
+        await super().shutdown(sockets)
+
+
+def security(host: str, allow_hosts: Sequence[str]) -> TransportSecuritySettings:
+    """Which Host and Origin headers are answered: loopback, the bound address, and the names that were allowed.
+
+    Args:
+        host: The address bound to.
+        allow_hosts: Further names under which clients reach this server, such as a container's.
+    """
+    names = [*_LOOPBACK, *allow_hosts]
+    if host not in ("0.0.0.0", "::", *_LOOPBACK):
+        names.append(f"[{host}]" if ":" in host else host)
+    return TransportSecuritySettings(
+        allowed_hosts=[form for name in names for form in (name, f"{name}:*")],
+        allowed_origins=[f"http://{form}" for name in names for form in (name, f"{name}:*")],
+    )
+
+
+async def run_http(
+    root: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = DEFAULT_PORT,
+    allow_hosts: Sequence[str] = (),
+    identity: str | None = None,
+    started: Callable[[str], None] | None = None,
+) -> None:
+    """Serve a production over streamable HTTP until SIGINT or SIGTERM.
+
+    Args:
+        root: The production's folder.
+        host: The address to listen on.
+        port: The port; 0 takes a free one.
+        allow_hosts: Names under which others reach this server, beyond loopback.
+        identity: Who every caller is that does not say `?as=`.
+        started: Called with the URL once the server listens.
+
+    Raises:
+        ConfigError: The production's mq.toml cannot be used.
+        InvalidName: `identity` is no valid name.
+        OSError: The address is taken or not ours.
+    """
+    async with _running(root, host, port, allow_hosts, identity, takes_signals=True) as (uvicorn_server, task):
+        if started is not None:
+            started(uvicorn_server.url)
+        await task
+
+
+@contextlib.asynccontextmanager
+async def serving(root: Path, *, identity: str | None = None) -> AsyncIterator[str]:
+    """A server on a free loopback port for as long as the context lasts, which gives its URL.
+
+    Args:
+        root: The production's folder.
+        identity: Who every caller is that does not say `?as=`.
+    """
+    async with _running(root, "127.0.0.1", 0, (), identity, takes_signals=False) as (uvicorn_server, _):
+        yield uvicorn_server.url
+
+
+@contextlib.asynccontextmanager
+async def _running(
+    root: Path, host: str, port: int, allow_hosts: Sequence[str], identity: str | None, *, takes_signals: bool
+) -> AsyncIterator[tuple[_Uvicorn, asyncio.Task[None]]]:
+    from mq_server.server import GONE, MailroomServer
+
+    server = MailroomServer(Mailroom(root), identity)
+    app = server.mcp.streamable_http_app(
+        streamable_http_path=MCP_PATH,
+        transport_security=security(host, allow_hosts),
+        session_idle_timeout=_SESSION_IDLE_S,
+    )
+    config = uvicorn.Config(
+        DisconnectAware(app, GONE),
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        timeout_graceful_shutdown=_GRACE_S,
+    )
+    with _listen(host, port) as listener:
+        shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+        url = f"http://{shown}:{listener.getsockname()[1]}{MCP_PATH}"
+        uvicorn_server = _Uvicorn(config, server, url, takes_signals=takes_signals)
+        task = asyncio.create_task(uvicorn_server.serve([listener]))
+        up = asyncio.create_task(uvicorn_server.up.wait())
+        try:
+            await asyncio.wait({task, up}, return_when=asyncio.FIRST_COMPLETED)
+            if not up.done():
+                await task
+                raise MailError("The server did not start; its log says why")
+            yield uvicorn_server, task
+        finally:
+            up.cancel()
+            uvicorn_server.should_exit = True
+            await task
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket; uvicorn's own way would end the process when the address is taken."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        if socket.has_dualstack_ipv6() and family == socket.AF_INET6 and host == "::":
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise OSError(error.errno, f"{error.strerror}; choose another --port", f"{host}:{port}") from error
+    return listener
