@@ -278,7 +278,9 @@ class Queries(Room):
 
         def answer() -> Directory:
             index = self._index
-            names = list(dict.fromkeys([*self.config.channels, *sorted(index.channels)]))
+            names = list(
+                dict.fromkeys([*self.config.channels, *sorted({*index.channels, *self._shelf.feed.awaited()})])
+            )
             posts: list[Message] = []
             if reader is not None:
                 own = index.timeline(Filter(sender=reader), newest_first=True)

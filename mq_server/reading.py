@@ -130,7 +130,8 @@ class Reader(Room):
         question = Question(channel, since, msg_type, sender, reader, ack, limit, caller, limit_bytes, reply_to)
         deadline = time.monotonic() + timeout_s
         await self._begin(question)
-        async with self._shelf.watched(channel_matcher(channel), waiting=True) as subscription:
+        reader_of = self._named(channel)
+        async with self._shelf.watched(channel_matcher(channel), reader_of=reader_of) as subscription:
             while True:
                 page = await self._answer(question)
                 left = deadline - time.monotonic()

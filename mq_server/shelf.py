@@ -237,15 +237,17 @@ class Shelf:
     # --- waiting --------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def watched(self, wants: Callable[[str], bool], *, waiting: bool = False) -> AsyncIterator[Subscription]:
+    async def watched(
+        self, wants: Callable[[str], bool], *, reader_of: Iterable[str] = ()
+    ) -> AsyncIterator[Subscription]:
         """A subscription to changes; events are subscribed to before this returns, so read after it.
 
         Args:
             wants: Which channels.
-            waiting: Whether the subscriber is a reader that waits for messages.
+            reader_of: The channels whose messages the subscriber waits for as a reader.
         """
         await self._watcher.start()
-        with self.feed.subscribe(wants, waiting=waiting) as subscription:
+        with self.feed.subscribe(wants, reader_of=reader_of) as subscription:
             yield subscription
 
 

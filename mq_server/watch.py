@@ -10,13 +10,14 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import Self
-
-from watchfiles import Change, awatch
+from typing import TYPE_CHECKING, Self
 
 from mq_server.store import RECEIPTS, SUFFIX
+
+if TYPE_CHECKING:
+    from watchfiles import Change
 
 RESCAN_S = 1.0
 _STEP_MS = 20
@@ -27,10 +28,10 @@ log = logging.getLogger(__name__)
 class Subscription:
     """Somebody who waits for changes of some channels. Use it as a context manager."""
 
-    def __init__(self, feed: Feed, wants: Callable[[str], bool], waiting: bool) -> None:
+    def __init__(self, feed: Feed, wants: Callable[[str], bool], reader_of: Iterable[str]) -> None:
         self._feed = feed
         self.wants = wants
-        self.waiting = waiting
+        self.reader_of = frozenset(reader_of)
         self._event = asyncio.Event()
         self._channels: set[str] = set()
 
@@ -68,14 +69,14 @@ class Feed:
         self.subscriptions: set[Subscription] = set()
         self.closed = False
 
-    def subscribe(self, wants: Callable[[str], bool], *, waiting: bool = False) -> Subscription:
+    def subscribe(self, wants: Callable[[str], bool], *, reader_of: Iterable[str] = ()) -> Subscription:
         """A subscription to the channels for which `wants` is true.
 
         Args:
             wants: Tells it of a channel's name.
-            waiting: Whether the subscriber is a reader that waits for messages.
+            reader_of: The channels whose messages the subscriber waits for as a reader.
         """
-        return Subscription(self, wants, waiting)
+        return Subscription(self, wants, reader_of)
 
     def publish(self, channels: set[str]) -> None:
         """Wake everybody who wants one of these channels."""
@@ -86,7 +87,11 @@ class Feed:
 
     def waiting(self, channel: str) -> int:
         """How many readers wait for messages of this channel."""
-        return sum(subscription.waiting and subscription.wants(channel) for subscription in self.subscriptions)
+        return sum(channel in subscription.reader_of for subscription in self.subscriptions)
+
+    def awaited(self) -> set[str]:
+        """The channels that readers wait for."""
+        return {channel for subscription in self.subscriptions for channel in subscription.reader_of}
 
     def close(self) -> None:
         """End every wait."""
@@ -140,6 +145,8 @@ class Watcher:
             await asyncio.sleep(RESCAN_S)  # no folder yet, or it was replaced: the rescan covers meanwhile
 
     async def _watch(self, folders: list[Path]) -> None:
+        from watchfiles import awatch  # here, so that a post, which never watches, starts without it
+
         inodes = [_inode(folder) for folder in folders]
         events = awatch(
             *folders,

@@ -1,0 +1,123 @@
+"""What models see: the tools' schemas, and what a wrong call is told."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from mq_server.errors import InvalidRequest
+from mq_server.server.arguments import check_arguments
+from mq_server.server.tools import TOOLS
+from tests.serving import call, connected, failing, note, run
+
+MAX_TOOLS = 9
+MAX_BYTES = 6000
+
+
+def _schemas(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+        for item in value.values():
+            yield from _schemas(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _schemas(item)
+
+
+def test_names_descriptions_and_input_schemas_cost_at_most_6000_bytes() -> None:
+    shown = [{"name": t.name, "description": t.description, "inputSchema": t.input_schema} for t in TOOLS]
+    assert len(TOOLS) <= MAX_TOOLS
+    assert len(orjson.dumps(shown)) <= MAX_BYTES
+
+
+@pytest.mark.parametrize("tool", TOOLS, ids=lambda tool: tool.name)
+def test_input_schemas_are_strict_and_plain(tool: Any) -> None:
+    assert tool.input_schema["additionalProperties"] is False
+    for schema in _schemas(tool.input_schema):
+        assert "title" not in schema
+        assert schema.get("type") != "null"
+
+
+def test_every_tool_says_whether_it_changes_anything() -> None:
+    for tool in TOOLS:
+        assert tool.annotations is not None
+        assert tool.annotations.read_only_hint is not None
+        assert tool.annotations.destructive_hint is False
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "says"),
+    [
+        ("post_message", {"channle": "x", "msg_type": "note", "payload": {}}, "no argument 'channle'.*'channel'"),
+        ("post_message", {"msg_type": "note"}, "payload is missing"),
+        ("post_message", {"msg_type": "note", "payload": "hello"}, "payload must be a JSON object"),
+        ("read_messages", {"channel": "narrator", "limit": "ten"}, "limit must be a whole number"),
+        ("read_messages", {"channel": "narrator", "limit": 0}, "limit"),
+        ("read_messages", {"channel": "narrator", "ack": "yes"}, "ack must be true or false or a list"),
+        ("wait_for_messages", {"channel": "narrator", "timeout_s": 600}, "timeout_s.*50"),
+        ("get_conversation_thread", {"id": "narrator:1"}, "'id'.*'message_id'"),
+        ("search_messages", {"text": "lamp"}, "query is missing"),
+        ("list_channels", {"verbose": True}, "no argument 'verbose'"),
+    ],
+)
+def test_a_wrong_call_is_told_what_is_wrong_and_shown_a_right_one(
+    tool: str, arguments: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=says) as caught:
+        check_arguments(tool, arguments)
+    assert f"For example: {tool}(" in str(caught.value)
+
+
+def test_one_error_lists_every_fault() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        check_arguments("post_message", {"chanel": 1, "payload": [], "urgent": "no", "colour": "red"})
+    text = str(caught.value)
+    for fault in ("'chanel'", "'colour'", "payload must be", "urgent must be", "msg_type is missing"):
+        assert fault in text
+
+
+def test_null_counts_as_left_out() -> None:
+    assert check_arguments("read_messages", {"channel": "narrator", "since": None}) == {"channel": "narrator"}
+
+
+def test_errors_of_the_mailroom_read_as_our_own_sentences(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with connected(tmp_path, "memory", identity="scene_director") as client:
+            text = await failing(client, "post_message", channel="con", msg_type="score", payload={"score": 2})
+            for fault in ("'con' is a device on Windows", "payload.of", "payload.score", "a 'score' payload is {of"):
+                assert fault in text
+            assert "For example: post_message(" in text
+            assert not re.search("Error executing|Traceback|validation error", text)
+            assert not (tmp_path / "con.jsonl").exists()
+            spoofed = await failing(client, "post_message", channel="narrator", sender="writer", **note("me"))
+            assert "known to be 'scene_director'" in spoofed
+            unknown = await failing(client, "get_conversation_thread", message_id="narrator:7")
+            assert "no channel 'narrator'" in unknown
+            await call(client, "post_message", channel="narrator", **note("one"))
+            assert "narrator" in await failing(client, "post_message", channel="narator", **note("typo"))
+            assert "Did you mean 'narrator'" in await failing(client, "get_channel_history", channel="narator")
+
+    run(scenario())
+
+
+def test_a_caller_without_identity_must_name_itself(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with connected(tmp_path, "memory") as client:
+            text = await failing(client, "post_message", channel="narrator", **note("who am I"))
+            assert "sender is missing" in text
+            await call(client, "post_message", channel="narrator", sender="writer", **note("me"))
+
+    run(scenario())
+
+
+def test_an_unknown_tool_names_the_known_ones(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with connected(tmp_path, "memory") as client:
+            assert "post_message" in await failing(client, "send_message", text="hi")
+
+    run(scenario())
