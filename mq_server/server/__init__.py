@@ -19,7 +19,8 @@ from mcp_types import CallToolRequestParams, CallToolResult, ListToolsResult
 
 from mq_server import __version__
 from mq_server.mailroom import Mailroom
-from mq_server.server.calls import Caller, call_tool
+from mq_server.message import check_name
+from mq_server.server.calls import call_tool
 from mq_server.server.resources import Resources
 from mq_server.server.tools import BY_NAME, TOOLS
 
@@ -40,7 +41,7 @@ class MailroomServer:
     def __init__(self, room: Mailroom, identity: str | None = None) -> None:
         self.room = room
         self.resources = Resources(room)
-        self._caller = Caller(identity)
+        self._identity = None if identity is None else check_name("as", identity)
         resources = self.resources
         self.mcp: Server[None] = Server(
             "mq-server",
@@ -87,11 +88,11 @@ class MailroomServer:
     async def _call_tool(
         self, context: ServerRequestContext[None, Any], params: CallToolRequestParams
     ) -> CallToolResult:
-        caller = self._caller
+        identity, gone = self._identity, None
         if context.request is not None:
-            name = context.request.query_params.get("as") or caller.name
-            caller = Caller(name, context.request.scope.get(GONE))
-        return await call_tool(self.room, caller, params.name, params.arguments or {})
+            identity = context.request.query_params.get("as") or identity
+            gone = context.request.scope.get(GONE)
+        return await call_tool(self.room, params.name, params.arguments or {}, identity=identity, gone=gone)
 
 
 async def run_stdio(root: Path, *, identity: str | None = None) -> None:

@@ -98,11 +98,27 @@ _CALLS: dict[str, Callable[..., Awaitable[_Answer]]] = {
 }
 
 
-async def call_tool(room: Mailroom, caller: Caller, name: str, arguments: Mapping[str, Any]) -> CallToolResult:
-    """Run a tool. What goes wrong is the answer's text, marked as an error, in our own words."""
+async def call_tool(
+    room: Mailroom,
+    name: str,
+    arguments: Mapping[str, Any],
+    *,
+    identity: str | None = None,
+    gone: asyncio.Event | None = None,
+) -> CallToolResult:
+    """Run a tool. What goes wrong is the answer's text, marked as an error, in our own words.
+
+    Args:
+        room: The production.
+        name: The tool.
+        arguments: As the client sent them.
+        identity: Who calls, if the connection knows.
+        gone: Set when the client has left.
+    """
     if name not in BY_NAME:
         return _failed(f"There is no tool {name!r}. Tools: {', '.join(BY_NAME)}")
     try:
+        caller = Caller(identity, gone)
         answer = await _CALLS[name](room, caller, **check_arguments(name, arguments))
     except InvalidRequest as error:
         return _failed(str(error if error.example else with_example(error, name, arguments)))

@@ -1,0 +1,125 @@
+"""The README is true: its tables are complete, its examples run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mq_server import config, delivery, message
+from mq_server.cli import main
+from mq_server.payloads import MODELS, fields_of
+from mq_server.server.tools import TOOLS
+from tests.serving import run
+
+README = Path(__file__).parents[1] / "README.md"
+TEXT = README.read_text(encoding="utf-8")
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", TEXT, flags=re.DOTALL)
+
+
+def _between(name: str) -> str:
+    found = re.search(rf"<!-- {name} -->\n(.*?)\n<!-- /{name} -->", TEXT, flags=re.DOTALL)
+    assert found, name
+    return found[1]
+
+
+def payloads_table() -> str:
+    rows = [f"| `{name}` | `{fields_of(name)}` |" for name in MODELS]
+    return "\n".join(["| type | payload |", "|---|---|", *rows]).replace(
+        "action|line|parenthetical", "action, line or parenthetical"
+    )
+
+
+def settings_table() -> str:
+    rows = []
+    for name, info in config.Config.model_fields.items():
+        default = json.dumps(info.get_default(call_default_factory=True))
+        rows.append(f"| `{name}` | `{default}` | {info.description} |")
+    return "\n".join(["| key | default | means |", "|---|---|---|", *rows])
+
+
+def test_every_message_type_is_documented() -> None:
+    assert _between("payloads") == payloads_table()
+
+
+def test_every_setting_is_documented() -> None:
+    assert _between("settings") == settings_table()
+
+
+def test_every_command_is_documented() -> None:
+    from click import Context
+
+    context = Context(main)
+    for name in main.list_commands(context):
+        assert f"`mq {name}" in TEXT, name
+
+
+def test_every_tool_and_argument_is_documented() -> None:
+    reading = {"since", "msg_type", "sender", "reader", "ack", "limit"}
+    for tool in TOOLS:
+        row = next(line for line in TEXT.splitlines() if line.startswith(f"| `{tool.name}`"))
+        for argument in tool.input_schema["properties"]:
+            if not (tool.name == "wait_for_messages" and argument in reading):
+                assert f"`{argument}" in row, (tool.name, argument)
+
+
+def test_the_example_lines_are_lines() -> None:
+    lines = [block.strip().encode() for block in _blocks("json") if "\n" not in block.strip()]
+    shown = message.parse_line(lines[0], "narrator", 1)
+    assert message.encode_line(shown.stored()).strip() == lines[0]
+    assert delivery.parse_receipt(lines[1]).op == "ack"
+
+
+def test_the_roster_example_is_a_roster(tmp_path: Path) -> None:
+    (tmp_path / config.FILE_NAME).write_text(_blocks("toml")[0], encoding="utf-8")
+    assert config.load(tmp_path).channels["dialogist"].group == "craft"
+
+
+def test_the_python_example_runs(tmp_path: Path) -> None:
+    source = next(block for block in _blocks("python") if "async def example" in block)
+    names: dict[str, object] = {}
+    exec(compile(source, str(README), "exec"), names)
+    text, participants = run(names["example"](tmp_path / "production"))
+    assert (text, participants) == ("Rain, then none.", ("narrator",))
+
+
+def test_the_agent_example_compiles() -> None:
+    source = next(block for block in _blocks("python") if "MCPToolset" in block)
+    compile(source, str(README), "exec")
+
+
+def test_the_commands_of_the_first_steps_run(tmp_path: Path) -> None:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    commands = [line for block in _blocks("sh") for line in block.splitlines() if line.startswith("mq ")]
+    assert len(commands) >= 5
+    for command in commands:
+        if not {"serve", "follow"} & set(shlex.split(command)):
+            finished = subprocess.run(
+                [sys.executable, "-m", "mq_server", *shlex.split(command)[1:]],
+                cwd=tmp_path,
+                env=environment,
+                capture_output=True,
+                encoding="utf-8",
+                timeout=60,
+                check=False,
+            )
+            assert finished.returncode == 0, (command, finished.stderr)
+
+
+@pytest.mark.parametrize("extra", ["demo", "test"])
+def test_the_set_up_is_one_command_on_every_system(extra: str) -> None:
+    assert any(
+        f'-m venv .venv && .venv/bin/pip install -e ".[{extra}]" && .venv/bin/' in block for block in _blocks("sh")
+    )
+    powershell = [block for block in _blocks("powershell") if f'".[{extra}]"' in block]
+    assert powershell
+    assert all("&&" not in block for block in powershell)
