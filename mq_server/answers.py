@@ -6,9 +6,9 @@ files that the answer was read from.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -17,6 +17,7 @@ from mq_server.message import Message
 
 MAX_PROBLEMS = 10
 ABBREVIATED_CHARACTERS = 280
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,12 +287,13 @@ def _shorten(value: Any) -> tuple[Any, bool]:
     return value, False
 
 
-def fitting(entries: Iterable[dict[str, Any]], limit_bytes: int | None) -> int:
+def fitting(entries: Sequence[T], shape: Callable[[T], dict[str, Any]], limit_bytes: int | None) -> int:
     """How many of the entries fit into `limit_bytes` of JSON; at least one, so that every page goes on."""
-    count = size = 0
-    for entry in entries:
-        size += len(orjson.dumps(entry)) + 1
-        if limit_bytes is not None and size > limit_bytes and count:
-            break
-        count += 1
-    return count
+    if limit_bytes is None:
+        return len(entries)
+    size = 0
+    for count, entry in enumerate(entries):
+        size += len(orjson.dumps(shape(entry))) + 1
+        if size > limit_bytes and count:
+            return count
+    return len(entries)

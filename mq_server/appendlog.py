@@ -9,18 +9,18 @@ The lock
     and git do not know of it.
 
 The stamp
-    `stamps/X` holds, checksummed: size, mtime, ctime and inode of the file as the last of our writers left it, a
-    generation, the number of line feeds and the newest timestamp. If the file still looks so, only we have written to
+    `stamps/X.stamp` holds, checksummed: size, mtime, ctime and inode of the file as the last of our writers left it, a
+    generation, the number of line feeds and the last timestamp. If the file still looks so, only we have written to
     it. Each append sets the file's mtime from the precise clock, while the kernel stamps other people's writes from a
     clock that ticks every few milliseconds; so even a save of the same size within the same tick shows. Whoever finds
-    that the file and its stamp disagree re-reads the file and stamps it with the next generation.
+    that the file and its stamp disagree re-reads the file and stamps it with a new generation.
 
 Appending
     1. Under the lock compare file and stamp. A file that somebody else touched is first left alone until it has been
        quiet for 50 ms (git and editors write in several steps), then read. A file that is missing though its stamp
        knows it is given a second to come back, since git unlinks before it creates.
     2. One write of whole lines. A torn last line gets a line feed in front. A write that fails half-way is cut off.
-    3. Look whether the bytes stand in the file that now has this name; if it was replaced, append again.
+    3. Look whether the lines stand, as lines, in the file that now has this name; if not, append again.
     4. Set the mtime, write the stamp, release the lock. The sync comes after that, and is the caller's.
 
 A crash
@@ -32,17 +32,20 @@ A crash
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 from typing import NamedTuple
 
-from mq_server.errors import FileVanished, LockTimeout, WriteFailed
+from mq_server.errors import FileVanished, MailError, WriteFailed
 from mq_server.locks import FileLock
 from mq_server.message import Unreadable, parse_fields, parse_time
+from mq_server.stamp import Fingerprint, Stamp, StampFile, new_generation, set_mtime
 
 UNSTAMPED = -1
 QUIET_S = 0.05
@@ -52,50 +55,12 @@ _SETTLE_LIMIT_S = 5.0
 _REPLACED_ATTEMPTS = 20
 _BLOCK_BYTES = 4 * 1024 * 1024
 _TAIL_BYTES = 1024 * 1024
-_READER_LOCK_S = 0.05  # a reader may be an event loop; without the lock it re-reads more than it must
+_READER_LOCK_S = 0.05  # answers wait for it; without the lock a reader re-reads more than it must
+_IN_USE_S = 1.0 if os.name == "nt" else 0.0
+_READ = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0)
 _APPEND = os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0)
 _BOM = b"\xef\xbb\xbf"
 _fdatasync = getattr(os, "fdatasync", os.fsync)  # Windows and macOS have fsync only
-
-
-class Fingerprint(NamedTuple):
-    """What `stat` says of a file: enough to see that it is not the one seen before."""
-
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    inode: int
-
-    @classmethod
-    def of(cls, stat: os.stat_result) -> Fingerprint:
-        """The fingerprint in a stat result."""
-        return cls(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
-
-
-class Stamp(NamedTuple):
-    """What the last of our writers left behind."""
-
-    fingerprint: Fingerprint
-    generation: int
-    line_feeds: int
-    newest_us: int
-
-    def encode(self) -> bytes:
-        """The stamp file's content: seven numbers and their CRC, of constant length."""
-        numbers = b" ".join(b"%d" % number for number in (*self.fingerprint, *self[1:])).ljust(_STAMP_LENGTH)
-        return b"%s %08x\n" % (numbers, zlib.crc32(numbers))
-
-    @classmethod
-    def decode(cls, data: bytes) -> Stamp | None:
-        """The stamp, or None if these bytes are torn, foreign or old."""
-        numbers, checksum = data[:_STAMP_LENGTH], data[_STAMP_LENGTH:]
-        if len(numbers) != _STAMP_LENGTH or checksum.strip() != b"%08x" % zlib.crc32(numbers):
-            return None
-        values = [int(number) for number in numbers.split()]
-        return cls(Fingerprint(*values[:4]), *values[4:])
-
-
-_STAMP_LENGTH = 150  # seven 64-bit numbers in decimal
 
 
 class Tail(NamedTuple):
@@ -118,17 +83,29 @@ class Written(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """How much of the file a reader knows. The empty view knows nothing.
+    """How much of the file a reader knows; by default nothing, not even whether there is one.
 
     `settled` is false while the file was changed by somebody else so recently that a further change might not show in
-    its fingerprint; it is then read again.
+    its fingerprint; its `checksum` is then compared as well.
     """
 
     fingerprint: Fingerprint | None = None
     generation: int = UNSTAMPED
     line_feeds: int = 0
-    settled: bool = True
+    settled: bool = False
     seen_at: float = 0.0
+    checksum: int = 0
+
+
+_ABSENT = View(settled=True)
+
+
+class Look(Enum):
+    """What a glance at the file showed when it was no change that can be read at once."""
+
+    SAME = auto()
+    UNCLEAR = auto()
+    """Somebody else touched it, or one of our writers is between its write and its stamp."""
 
 
 class Block(NamedTuple):
@@ -140,18 +117,12 @@ class Block(NamedTuple):
 
     def lines(self) -> Iterator[tuple[int, int, bytes]]:
         """(offset, line number, bytes without line end) of each line that is not blank."""
-        offset, number, data = self.offset, self.first_line, self.data
-        start = 0
-        if offset == 0 and data.startswith(_BOM):
-            start = len(_BOM)
-        while start < len(data):
-            end = data.find(b"\n", start)
-            stop = len(data) if end < 0 else end
-            line = data[start : stop - 1] if data[stop - 1 : stop] == b"\r" and stop > start else data[start:stop]
+        offset = len(_BOM) if self.offset == 0 and self.data.startswith(_BOM) else self.offset
+        for number, ended in enumerate(self.data[offset - self.offset :].split(b"\n"), self.first_line):
+            line = ended.removesuffix(b"\r")
             if line and not line.isspace():
-                yield offset + start, number, line
-            number += 1
-            start = stop + 1
+                yield offset, number, line
+            offset += len(ended) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,10 +148,10 @@ class Change:
         """
         if self.view.fingerprint is None or self.size_bytes == 0:
             return
-        with self.log.path.open("rb", buffering=0) as file:
-            if os.fstat(file.fileno()).st_ino != self.view.fingerprint.inode:
-                raise FileNotFoundError(f"{self.log.path} was replaced")
-            yield from _blocks(file.fileno(), self.start, self.view.fingerprint.size, self.first_line)
+        with _opened(self.log.path) as handle:
+            if os.fstat(handle).st_ino != self.view.fingerprint.inode:
+                raise FileNotFoundError(errno.ENOENT, "replaced while it was read", str(self.log.path))
+            yield from _blocks(handle, self.start, self.view.fingerprint.size, self.first_line)
 
 
 class AppendLog:
@@ -195,7 +166,7 @@ class AppendLog:
     def __init__(self, path: Path, lock_path: Path, stamp_path: Path) -> None:
         self.path = path
         self.lock = FileLock(lock_path)
-        self._stamp_path = stamp_path
+        self._stamp = StampFile(stamp_path)
 
     # --- writing; the caller holds the lock -----------------------------------------------------------------------
 
@@ -203,28 +174,13 @@ class AppendLog:
         """The end of the file, once it is quiet. The lock must be held.
 
         Raises:
+            WriteFailed: It cannot be looked at.
             FileVanished: Somebody kept rewriting it for 5 s.
         """
-        started = changed_at = time.monotonic()
-        seen: Fingerprint | None = None
-        while True:
-            stamp, current = self._read_stamp(), self._fingerprint()
-            if current is not None and stamp is not None and stamp.fingerprint == current:
-                return Tail(current, stamp.generation, stamp.line_feeds, stamp.newest_us)
-            now = time.monotonic()
-            if current != seen:
-                seen, changed_at = current, now
-            if now - started > _SETTLE_LIMIT_S:
-                raise FileVanished(self.path)
-            generation = 0 if stamp is None else stamp.generation + 1
-            if current is None:
-                if stamp is None or now - changed_at >= GONE_S or self._long_gone():
-                    return Tail(None, generation, 0, 0)
-            elif now - changed_at >= QUIET_S or time.time_ns() - current.mtime_ns > QUIET_S * 1e9:
-                found = self._read_tail(current, generation)
-                if found is not None:
-                    return found
-            time.sleep(_PAUSE_S)
+        try:
+            return self._quiet_tail()
+        except OSError as error:
+            raise WriteFailed(self.path, error) from error
 
     def append(self, tail: Tail, lines: bytes, newest_us: int) -> Written:
         """Append whole lines. The lock must be held; the caller syncs and closes the handle it gets.
@@ -240,21 +196,17 @@ class AppendLog:
         """
         for _ in range(_REPLACED_ATTEMPTS):
             handle = self._open(tail)
-            if handle is None:
-                tail = self.tail()
-                continue
-            size = os.fstat(handle).st_size
-            data = b"\n" + lines if tail.torn else lines
-            self._write(handle, data, size, created=tail.fingerprint is None)
-            if self._landed(handle, lines, size):
-                line_feeds = tail.line_feeds + data.count(b"\n")
-                self._touch(handle)
-                self._write_stamp(
-                    Stamp(Fingerprint.of(os.fstat(handle)), tail.generation, line_feeds, max(newest_us, tail.newest_us))
-                )
-                first_line = tail.line_feeds + 1 + tail.torn
-                return Written(handle, first_line, tail.fingerprint is None)
-            os.close(handle)
+            if handle is not None:
+                size = 0 if tail.fingerprint is None else tail.fingerprint.size
+                self._write(handle, b"\n" + lines if tail.torn else lines, size, created=tail.fingerprint is None)
+                try:
+                    written = self._landed(handle, tail, size, lines, newest_us)
+                except OSError as error:
+                    os.close(handle)
+                    raise WriteFailed(self.path, error, "The post was not confirmed") from error
+                if written is not None:
+                    return written
+                os.close(handle)
             tail = self.tail()
         raise FileVanished(self.path)
 
@@ -269,11 +221,34 @@ class AppendLog:
                 _fdatasync(written.handle)
             if durable and written.created:
                 _sync_folder(self.path.parent)
+                _sync_folder(self.path.parent.parent)
         except OSError as error:
             outcome = "The message is in the file, but the disk did not confirm it"
             raise WriteFailed(self.path, error, outcome) from error
         finally:
             os.close(written.handle)
+
+    def _quiet_tail(self) -> Tail:
+        started = changed_at = time.monotonic()
+        seen: Fingerprint | None = None
+        while True:
+            current = Fingerprint.at(self.path)
+            stamp = self._stamp.read(current)
+            if current is not None and stamp is not None and stamp.fingerprint == current:
+                return Tail(current, stamp.generation, stamp.line_feeds, stamp.newest_us)
+            now = time.monotonic()
+            if current != seen:
+                seen, changed_at = current, now
+            if now - started > _SETTLE_LIMIT_S:
+                raise FileVanished(self.path)
+            if current is None:
+                if stamp is None or now - changed_at >= GONE_S or self._long_gone():
+                    return Tail(None, new_generation(stamp), 0, 0)
+            elif now - changed_at >= QUIET_S or _is_quiet(current):
+                found = self._read_tail(current, stamp)
+                if found is not None:
+                    return found
+            time.sleep(_PAUSE_S)
 
     def _open(self, tail: Tail) -> int | None:
         """A handle for appending, or None if the file is no longer the one `tail` saw."""
@@ -284,7 +259,7 @@ class AppendLog:
                     return os.open(self.path, _APPEND | os.O_CREAT | os.O_EXCL, 0o666)
                 except FileExistsError:
                     return None
-            handle = os.open(self.path, _APPEND)
+            handle = _open_existing(self.path, _APPEND)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -295,46 +270,55 @@ class AppendLog:
         return None
 
     def _write(self, handle: int, data: bytes, size: int, *, created: bool) -> None:
+        count = 0
         try:
-            count = os.write(handle, data)
-            while count < len(data):  # a full disk or a file size limit: the next write says which
+            while count < len(data):  # a full disk or a file size limit takes a part; the next write says which it is
                 count += os.write(handle, data[count:])
         except OSError as error:
-            with contextlib.suppress(OSError):  # what cannot be cut off is a torn line, which the next append repairs
-                os.ftruncate(handle, size)
+            # What is not cut off is a torn line, which the next append repairs. Others' bytes are not ours to cut.
+            with contextlib.suppress(OSError):
+                if os.fstat(handle).st_size == size + count:
+                    os.ftruncate(handle, size)
+                created = created and os.fstat(handle).st_size == 0
             os.close(handle)
             if created:
                 self.path.unlink(missing_ok=True)
             raise WriteFailed(self.path, error, "Nothing was posted") from error
 
-    def _landed(self, handle: int, lines: bytes, size: int) -> bool:
-        """Whether the lines stand in the file that has our name now, and not in one that was just replaced."""
-        current = self._fingerprint()
+    def _landed(self, handle: int, tail: Tail, size: int, lines: bytes, newest_us: int) -> Written | None:
+        """Stamp what was written; None if it does not stand, as lines, in the file that has our name now."""
+        current = Fingerprint.at(self.path)
         if current is None or current.inode != os.fstat(handle).st_ino:
-            return False
-        # Normally they stand just where the file ended; if somebody else appended in between, further on.
-        return _read_at(handle, size, current.size - size).find(lines) >= 0
+            return None
+        start = max(0, size - 1)
+        end = (b"" if size else b"\n") + _read_at(handle, start, current.size - start)
+        found = end.find(b"\n" + lines)
+        if found < 0:
+            return None
+        offset = size + found
+        created = tail.fingerprint is None
+        if offset != size + tail.torn:
+            # Somebody else wrote at the same moment. Without a stamp, whoever comes next reads the file anew.
+            return Written(handle, _count_line_feeds(handle, offset) + 1, created)
+        set_mtime(handle, time.time_ns())
+        after = Fingerprint.of(os.fstat(handle))
+        if after.size == offset + len(lines):
+            line_feeds = tail.line_feeds + tail.torn + lines.count(b"\n")
+            self._stamp.write(Stamp(after, tail.generation, line_feeds, newest_us))
+        return Written(handle, tail.line_feeds + tail.torn + 1, created)
 
-    def _touch(self, handle: int) -> None:
-        now = time.time_ns()
-        os.utime(handle if os.utime in os.supports_fd else self.path, ns=(now, now))
-
-    def _read_tail(self, current: Fingerprint, generation: int) -> Tail | None:
-        """Line feeds, newest timestamp and tornness, read from the file; None if it moved meanwhile."""
+    def _read_tail(self, current: Fingerprint, stamp: Stamp | None) -> Tail | None:
+        """Line feeds, last timestamp and tornness, read from the file; None if it moved meanwhile."""
         try:
-            handle = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            with _opened(self.path) as handle:
+                line_feeds = _count_line_feeds(handle, current.size)
+                end = _read_at(handle, max(0, current.size - _TAIL_BYTES), _TAIL_BYTES)
+                if Fingerprint.of(os.fstat(handle)) != current:
+                    return None
         except FileNotFoundError:
             return None
-        except OSError as error:
-            raise WriteFailed(self.path, error) from error
-        try:
-            line_feeds = sum(block.data.count(b"\n") for block in _blocks(handle, 0, current.size, 1))
-            end = _read_at(handle, max(0, current.size - _TAIL_BYTES), _TAIL_BYTES)
-            if Fingerprint.of(os.fstat(handle)) != current:
-                return None
-        finally:
-            os.close(handle)
-        return Tail(current, generation, line_feeds, _newest_us(end), bool(end) and not end.endswith(b"\n"))
+        torn = bool(end) and not end.endswith(b"\n")
+        return Tail(current, new_generation(stamp), line_feeds, _newest_us(end), torn)
 
     def _long_gone(self) -> bool:
         try:
@@ -344,53 +328,80 @@ class AppendLog:
 
     # --- reading --------------------------------------------------------------------------------------------------
 
-    def changes(self, view: View) -> Change | None:
-        """What happened to the file since `view`, or None. Cheap when nothing did: one `stat`."""
-        current = self._fingerprint()
+    def glance(self, view: View) -> Change | Look:
+        """What happened to the file since `view`, as far as one `stat` and the stamp tell.
+
+        Raises:
+            OSError: It cannot be looked at.
+        """
+        current = Fingerprint.at(self.path)
         if current == view.fingerprint and view.settled:
-            return None
+            return Look.SAME
         if current is None:
-            return Change(self, View(), True, 0, 1)
-        change = self._stamped(view, current)
-        if change:
-            return change
-        # Either somebody else touched it, or one of our writers is between its write and its stamp. Under the lock
-        # there is no such writer. Where no lock can be had (a folder that may only be read), read without.
+            return Change(self, _ABSENT, True, 0, 1)
+        return self._stamped(view, current) or Look.UNCLEAR
+
+    def examine(self, view: View) -> Change:
+        """What happened to the file since `view`, when a glance did not tell. It may wait a moment, and read the file.
+
+        Raises:
+            OSError: It cannot be looked at.
+        """
+        # Under the lock no writer of ours is between its write and its stamp. Where no lock can be had (a folder that
+        # may only be read), the file is taken as it is.
         try:
-            with self.lock.held(_READER_LOCK_S):
-                current = self._fingerprint()
-                return (current and self._stamped(view, current)) or self._reread(view, current, adopt=True)
-        except (LockTimeout, WriteFailed):
-            return self._reread(view, current)
+            with self.lock.held(_READER_LOCK_S, make=False):
+                current = Fingerprint.at(self.path)
+                return (current and self._stamped(view, current)) or self._changed(view, current, adopt=True)
+        except MailError:
+            return self._changed(view, Fingerprint.at(self.path), adopt=False)
 
     def _stamped(self, view: View, current: Fingerprint) -> Change | None:
         """What happened since `view`, if the file is just as one of our writers left it."""
-        stamp = self._read_stamp()
+        stamp = self._stamp.read(current)
         if stamp is None or stamp.fingerprint != current:
             return None
-        known = View(current, stamp.generation, stamp.line_feeds)
+        known = View(current, stamp.generation, stamp.line_feeds, settled=True)
         before = view.fingerprint
         if before and view.settled and stamp.generation == view.generation and current.inode == before.inode:
             return Change(self, known, False, before.size, view.line_feeds + 1)
         return Change(self, known, True, 0, 1)
 
-    def _reread(self, view: View, current: Fingerprint | None, *, adopt: bool = False) -> Change:
-        while current is not None:
-            now = time.monotonic()
-            first_seen = view.seen_at if current == view.fingerprint else now
-            settled = now - first_seen >= QUIET_S or time.time_ns() - current.mtime_ns > QUIET_S * 1e9
-            stamp = self._read_stamp()
-            tail = self._read_tail(current, 0 if stamp is None else stamp.generation + 1)
-            if tail is None:
-                current = self._fingerprint()
-                continue
+    def _changed(self, view: View, current: Fingerprint | None, *, adopt: bool) -> Change:
+        """The file anew. If it is quiet and may be adopted, it gets a stamp, so that this happens once."""
+        if current is None:
+            return Change(self, _ABSENT, True, 0, 1)
+        now = time.monotonic()
+        looks_same = current == view.fingerprint and view.seen_at > 0
+        seen_at = view.seen_at if looks_same else now
+        settled = now - seen_at >= QUIET_S or _is_quiet(current)
+        checksum = 0 if settled and not looks_same else self._checksum(current.size)
+        known = View(current, UNSTAMPED, 0, settled, seen_at, checksum)
+        if adopt and settled:
+            stamp = self._stamp.read(current)
+            tail = self._read_tail(current, stamp)
             # An unended last line is not stamped: the next writer must look and put a line feed in front of its own.
-            generation = UNSTAMPED
-            if adopt and settled and not tail.torn:
-                generation = tail.generation
-                self._write_stamp(Stamp(current, generation, tail.line_feeds, tail.newest_us))
-            return Change(self, View(current, generation, tail.line_feeds, settled, first_seen), True, 0, 1)
-        return Change(self, View(), True, 0, 1)
+            if tail is not None and not tail.torn:
+                self._stamp.write(Stamp(current, tail.generation, tail.line_feeds, tail.newest_us))
+                known = View(current, tail.generation, tail.line_feeds, settled=True)
+        if looks_same and checksum == view.checksum:
+            return Change(self, known, False, current.size, known.line_feeds + 1)
+        return Change(self, known, True, 0, 1)
+
+    def _checksum(self, size: int) -> int:
+        checksum = 0
+        with _opened(self.path) as handle:
+            for block in _blocks(handle, 0, size, 1):
+                checksum = zlib.crc32(block.data, checksum)
+        return checksum
+
+    def read_span(self, offset: int, length: int) -> bytes:
+        """The bytes at one place.
+
+        Raises:
+            FileNotFoundError: There is no such file now.
+        """
+        return self.read_spans([(offset, length)])[0]
 
     def read_spans(self, spans: list[tuple[int, int]]) -> list[bytes]:
         """The bytes at (offset, length) pairs, in the order given; neighbours are read together.
@@ -399,8 +410,7 @@ class AppendLog:
             FileNotFoundError: There is no such file now.
         """
         found: list[bytes] = []
-        with self.path.open("rb", buffering=0) as file:
-            handle = file.fileno()
+        with _opened(self.path) as handle:
             first = 0
             while first < len(spans):
                 last = first
@@ -412,33 +422,35 @@ class AppendLog:
                 first = last + 1
         return found
 
-    # --- both -----------------------------------------------------------------------------------------------------
 
-    def _fingerprint(self) -> Fingerprint | None:
+def _is_quiet(current: Fingerprint) -> bool:
+    """Whether the file's last change is long enough ago that a further one would show."""
+    return time.time_ns() - current.mtime_ns > QUIET_S * 1e9
+
+
+def _open_existing(path: Path, flags: int) -> int:
+    deadline = time.monotonic() + _IN_USE_S
+    while True:
         try:
-            return Fingerprint.of(self.path.stat())
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+            return os.open(path, flags)
+        except PermissionError:
+            # On Windows a file cannot be opened while an editor saves it or a virus scanner looks at it.
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(_PAUSE_S)
 
-    def _read_stamp(self) -> Stamp | None:
-        try:
-            return Stamp.decode(self._stamp_path.read_bytes())
-        except OSError:
-            return None
 
-    def _write_stamp(self, stamp: Stamp) -> None:
-        # A stamp that could not be written disagrees with the file, which costs a re-read and loses nothing.
-        with contextlib.suppress(OSError):
-            flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
-            try:
-                handle = os.open(self._stamp_path, flags, 0o666)
-            except FileNotFoundError:
-                self._stamp_path.parent.mkdir(parents=True, exist_ok=True)
-                handle = os.open(self._stamp_path, flags, 0o666)
-            try:
-                os.write(handle, stamp.encode())
-            finally:
-                os.close(handle)
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    handle = _open_existing(path, _READ)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _count_line_feeds(handle: int, stop: int) -> int:
+    return sum(block.data.count(b"\n") for block in _blocks(handle, 0, stop, 1))
 
 
 def _blocks(handle: int, start: int, stop: int, first_line: int) -> Iterator[Block]:
@@ -473,16 +485,19 @@ def _newest_us(end: bytes) -> int:
     """The timestamp of the last readable line, in microseconds since 1970; 0 when there is none."""
     for line in reversed(end.split(b"\n")):
         try:
-            return parse_time(parse_fields(line.strip())["timestamp"])
+            return parse_time(parse_fields(line.strip().removeprefix(_BOM))["timestamp"])
         except Unreadable:
             continue
     return 0
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a new file's name durable. Windows has no such call; NTFS journals names itself."""
+    """Make a new name in a folder durable. Windows has no such call; NTFS journals names itself."""
     if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
+        try:
+            handle = os.open(folder, os.O_RDONLY)
+        except PermissionError:
+            return  # one may use a folder without being allowed to list it
         try:
             os.fsync(handle)
         finally:

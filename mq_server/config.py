@@ -1,61 +1,64 @@
-"""`mq.toml`: a production's roster and limits. Every key is optional; without the file the defaults hold."""
+"""`mq.toml`: a production's roster and limits. Every key is optional; without the file the defaults hold.
+
+The settings are plain dataclasses, and pydantic, which checks a file against them, is imported when there is something
+to check: a reader of a production without settings starts without it.
+"""
 
 from __future__ import annotations
 
+import json
 import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from textwrap import wrap
+from typing import Any, ClassVar, Literal
 
 from mq_server.errors import ConfigError, InvalidName
 from mq_server.message import check_name
 
 FILE_NAME = "mq.toml"
+_CHECKED: dict[str, Any] = {"extra": "forbid"}
 
 
-class Channel(BaseModel):
+@dataclass(frozen=True, slots=True)
+class Channel:
     """One entry of the roster."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    __pydantic_config__: ClassVar[dict[str, Any]] = _CHECKED
 
-    description: str = Field(default="", description="What the agent does; `list_channels` shows it to the others.")
-    group: str = Field(default="", description="A name that several channels share.")
+    description: str = field(
+        default="", metadata={"description": "What the agent does; `list_channels` shows it to the others."}
+    )
+    group: str = field(default="", metadata={"description": "A name that several channels share."})
 
 
-class Config(BaseModel):
-    """The settings of a production."""
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The settings of a production. A field's metadata is what pydantic's `Field` takes: bounds and description."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    __pydantic_config__: ClassVar[dict[str, Any]] = _CHECKED
 
-    durability: Literal["disk", "os"] = Field(
+    durability: Literal["disk", "os"] = field(
         default="disk",
-        description='"disk": a post that returned survives a power cut. "os": it survives a crash of the process only, '
-        "and posts are several times faster.",
+        metadata={
+            "description": '"disk": a post that returned survives a power cut. "os": it survives a crash of the '
+            "process only, and posts are several times faster."
+        },
     )
-    max_message_bytes: int = Field(
-        default=256 * 1024, ge=1024, le=1024 * 1024, description="The longest line, in bytes."
+    max_message_bytes: int = field(
+        default=256 * 1024, metadata={"ge": 1024, "le": 1024 * 1024, "description": "The longest line, in bytes."}
     )
-    lock_timeout_s: float = Field(
-        default=10.0, gt=0, le=300, description="How long a post waits for a mailbox, in seconds."
+    lock_timeout_s: float = field(
+        default=10.0, metadata={"gt": 0, "le": 300, "description": "How long a post waits for a mailbox, in seconds."}
     )
-    channels: dict[str, Channel] = Field(
+    channels: dict[str, Channel] = field(
         default_factory=dict,
-        description="The roster: name to description, or a table with `description` and `group`. With a roster only "
-        "its names (and `notes` and `dead_letters`) can be posted to.",
+        metadata={
+            "description": "The roster: name to description, or a table with `description` and `group`. With a roster "
+            "only its names (and `notes` and `dead_letters`) can be posted to."
+        },
     )
-
-    @field_validator("channels", mode="before")
-    @classmethod
-    def _text_is_a_description(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        try:
-            for name in value:
-                check_name("channel", name)
-        except InvalidName as error:
-            raise ValueError(str(error)) from error
-        return {name: {"description": entry} if isinstance(entry, str) else entry for name, entry in value.items()}
 
 
 def load(root: Path) -> Config:
@@ -67,16 +70,60 @@ def load(root: Path) -> Config:
     path = root / FILE_NAME
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return Config()
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    return _checked(path, data) if data else Config()
+
+
+def _checked(path: Path, data: dict[str, Any]) -> Config:
+    from pydantic import TypeAdapter, ValidationError
+
+    faults: list[str] = []
+    roster = data.get("channels")
+    if isinstance(roster, dict):
+        for name in roster:
+            try:
+                check_name("channel", name)
+            except InvalidName as error:
+                faults.append(f"channels: {error}")
+        entries = {name: {"description": text} if isinstance(text, str) else text for name, text in roster.items()}
+        data = data | {"channels": entries}
+    config = Config()
     try:
-        return Config.model_validate(data)
+        config = TypeAdapter(Config).validate_python(data)
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, fault['loc'])) or 'file'}: {_words(fault['msg'])}" for fault in error.errors()]
-        raise ConfigError(f"{path}: {'; '.join(faults)}. Known keys: {', '.join(Config.model_fields)}") from error
+        for fault in error.errors():
+            known = fault["type"] != "unexpected_keyword_argument"
+            setting = ".".join(map(str, fault["loc"]))
+            faults.append(f"{setting}: {fault['msg'] if known else 'there is no such key'}")
+    if faults:
+        keys = ", ".join(setting.name for setting in fields(Config))
+        raise ConfigError(f"{path}: {'; '.join(faults)}. Known keys: {keys}")
+    return config
 
 
-def _words(message: str) -> str:
-    return "there is no such key" if message.startswith("Extra inputs") else message.removeprefix("Value error, ")
+def annotated_toml(roster: Mapping[str, str], *, in_force: bool = False) -> str:
+    """An mq.toml that explains itself: every setting commented out, with its default and what it means.
+
+    Args:
+        roster: Names and descriptions for the `[channels]` table.
+        in_force: Whether the roster holds, or is an example to uncomment.
+    """
+    lines = ["# The settings of this production. A line counts once the # in front of it is gone."]
+    # Tables come last in TOML: a key below `[channels]` would be a channel.
+    for setting in sorted(fields(Config), key=lambda setting: setting.name == "channels"):
+        lines += ["", *(f"# {line}" for line in wrap(_explanation(setting.metadata), 98))]
+        if setting.default is not MISSING:
+            lines.append(f"# {setting.name} = {json.dumps(setting.default)}")
+    mark = "" if in_force else "# "
+    lines.append(f"{mark}[channels]")
+    lines += [f"{mark}{name} = {json.dumps(text, ensure_ascii=False)}" for name, text in roster.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _explanation(metadata: Mapping[str, Any]) -> str:
+    bounds = {"ge": "at least", "gt": "more than", "le": "at most"}
+    said = [f"{words} {metadata[bound]:,}" for bound, words in bounds.items() if bound in metadata]
+    return f"{metadata['description']} {', '.join(said).capitalize()}{'.' if said else ''}".strip()

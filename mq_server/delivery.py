@@ -18,12 +18,13 @@ every merge order of two branches gives the same state:
 from __future__ import annotations
 
 from bisect import insort
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import orjson
 
+from mq_server.columns import ChannelIndex
 from mq_server.errors import Problem
-from mq_server.index import ChannelIndex
 from mq_server.message import id_number, is_id, parse_time
 
 OPERATIONS = ("ack", "reject", "reopen", "seek")
@@ -77,19 +78,32 @@ class ReaderState:
         return identity in self.settled or (time_us < self.seek_us and identity not in self.reopened)
 
 
+class _Line(NamedTuple):
+    """Where a receipt stands in its file."""
+
+    receipt: Receipt
+    number: int
+    offset: int
+    length: int
+
+
 class ReceiptIndex:
     """The receipts of one channel, folded per reader.
 
     Args:
         path: What Problems call the file.
+        read_line: Gives the bytes at (offset, length); asked only when two lines bear the same id.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, read_line: Callable[[int, int], bytes]) -> None:
         self._path = path
-        self.readers: dict[str, ReaderState] = {}
+        self._read_line = read_line
         self.problems: list[Problem] = []
+        self._states: dict[str, ReaderState] = {}
         self._receipts: dict[str, list[Receipt]] = {}
-        self._lines: dict[str, bytes] = {}
+        self._lines: dict[str, _Line] = {}
+        self._conflicts: set[str] = set()
+        self._unfolded: set[str] = set()
 
     def add(self, offset: int, number: int, line: bytes) -> None:
         """Take in one line of the file."""
@@ -100,34 +114,44 @@ class ReceiptIndex:
             return
         known = self._lines.get(receipt.id)
         if known is not None:
-            if known == line:
+            if not self._outranks(known, number, line):
                 return
-            text = f"receipt {receipt.id} stands on another line with different content; keep one"
-            self.problems.append(Problem(self._path, number, text))
-            if line < known:
-                return
-            self._receipts[receipt.reader] = [r for r in self._receipts[receipt.reader] if r.id != receipt.id]
-            self._refold(receipt.reader)
-        self._lines[receipt.id] = line
+            self._receipts[known.receipt.reader].remove(known.receipt)
+            self._unfolded.add(known.receipt.reader)
+        self._lines[receipt.id] = _Line(receipt, number, offset, len(line))
         receipts = self._receipts.setdefault(receipt.reader, [])
-        state = self.state(receipt.reader)
-        if not receipts or receipts[-1] < receipt:
-            receipts.append(receipt)
-            state.apply(receipt)
-        else:
+        if receipts and receipt < receipts[-1]:
+            self._unfolded.add(receipt.reader)
+        if receipt.reader in self._unfolded:
             insort(receipts, receipt)
-            self._refold(receipt.reader)
+        else:
+            receipts.append(receipt)
+            self._states.setdefault(receipt.reader, ReaderState()).apply(receipt)
 
     def state(self, reader: str) -> ReaderState:
         """The state of a reader; one that has settled nothing has everything unread."""
-        return self.readers.setdefault(reader, ReaderState())
+        if reader in self._unfolded:
+            # Late receipts are folded in once, here: a merged file brings them by the thousand.
+            self._unfolded.discard(reader)
+            state = self._states[reader] = ReaderState()
+            for receipt in self._receipts[reader]:
+                state.apply(receipt)
+        return self._states.setdefault(reader, ReaderState())
 
-    def _refold(self, reader: str) -> None:
-        before = self.readers.get(reader)
-        state = self.readers[reader] = ReaderState()
-        state.resets = before.resets + 1 if before else 0
-        for receipt in self._receipts[reader]:
-            state.apply(receipt)
+    def _outranks(self, known: _Line, number: int, line: bytes) -> bool:
+        """Whether another line of a known id is to be taken instead; reports both when they differ."""
+        taken = self._read_line(known.offset, known.length)
+        if taken == line:
+            return False
+        if known.receipt.id not in self._conflicts:
+            self._conflicts.add(known.receipt.id)
+            self._report_conflict(known.number, known.receipt.id)
+        self._report_conflict(number, known.receipt.id)
+        return line > taken
+
+    def _report_conflict(self, number: int, receipt_id: str) -> None:
+        message = f"receipt {receipt_id} stands on another line with different content: keep one"
+        self.problems.append(Problem(self._path, number, message))
 
 
 def parse_receipt(line: bytes) -> Receipt:
@@ -152,9 +176,9 @@ def parse_receipt(line: bytes) -> Receipt:
         raise ValueError(f"'op' {fields['op']!r} is none of {', '.join(OPERATIONS)}")
     after_us = 0
     if fields["op"] == "seek":
-        after_us = parse_time(str(fields.get("after")))
+        after_us = _time_us(fields, "after")
     return Receipt(
-        parse_time(fields["timestamp"]),
+        _time_us(fields, "timestamp"),
         fields["id"],
         fields["reader"],
         str(fields.get("consumer") or fields["reader"]),
@@ -162,6 +186,13 @@ def parse_receipt(line: bytes) -> Receipt:
         tuple(map(id_number, ids)),
         after_us,
     )
+
+
+def _time_us(fields: dict[str, Any], key: str) -> int:
+    try:
+        return parse_time(str(fields.get(key)))
+    except ValueError:
+        raise ValueError(f"{key!r} {fields.get(key)!r} is not an RFC 3339 time with a zone, from 1970 on") from None
 
 
 def receipt_fields(
@@ -185,15 +216,16 @@ class Unread:
     def __init__(self) -> None:
         self._channel: ChannelIndex | None = None
         self._state: ReaderState | None = None
-        self._resets = -1
+        self._basis = (-1, -1)
         self._rows_seen = 0
         self._log_seen = 0
         self._rows: dict[int, None] = {}
 
     def rows(self, channel: ChannelIndex, state: ReaderState) -> dict[int, None]:
         """The unread rows in file order, superseded and expired ones included. Not to be changed by the caller."""
-        if channel is not self._channel or state is not self._state or state.resets != self._resets:
-            self._channel, self._state, self._resets = channel, state, state.resets
+        basis = (state.resets, channel.rewritten)
+        if channel is not self._channel or state is not self._state or basis != self._basis:
+            self._channel, self._state, self._basis = channel, state, basis
             self._rows, self._rows_seen, self._log_seen = {}, 0, len(state.log)
         for identity in state.log[self._log_seen :]:
             row = channel.rows.get(identity)

@@ -106,10 +106,12 @@ class WriteFailed(MailError):
             errno.ENOSPC: "free some space and post again",
             errno.EDQUOT: "your disk quota is used up; free some space and post again",
             errno.EFBIG: "the file has reached the size this process may write; raise the limit and post again",
-            errno.EACCES: "make the folder writable for this user",
-            errno.EPERM: "make the folder writable for this user",
+            errno.EACCES: "make it writable for this user, and close programs that hold it open",
+            errno.EPERM: "make it writable for this user, and close programs that hold it open",
             errno.EROFS: "the file system is read-only",
             errno.ENOTDIR: "a file stands where a folder is needed; move it away or choose another --root",
+            errno.EISDIR: "a folder stands where a file is needed; move it away",
+            errno.EINVAL: "something else stands where a file is needed; move it away",
             errno.EEXIST: "a file stands where a folder is needed; move it away or choose another --root",
         }.get(cause.errno or 0, "look at the disk and try again")
         super().__init__(f"{path}: {cause.strerror or cause}. {outcome}; {hint}")
@@ -136,8 +138,19 @@ class ConfigError(MailError):
     """An mq.toml that cannot be used."""
 
 
+class Unsteady(MailError):
+    """Files that changed again and again while they were read."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(f"{root}: the files keep changing while they are read. Try again when that is over")
+
+
 class Stale(Exception):
     """A file changed between looking at its index and reading its lines; look again. Never leaves the package."""
+
+    def __init__(self, channel: str) -> None:
+        self.channel = channel
+        super().__init__(channel)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

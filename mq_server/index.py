@@ -1,15 +1,13 @@
-"""What the mailboxes say, in memory: ids, orders, the reply tree. No I/O, no clock.
+"""What the mailboxes say, joined: ids, the order across channels, the reply tree. No I/O, no clock.
 
-A `ChannelIndex` holds one mailbox as columns: a message is a row number, not an object. It only grows; a file that was
-changed by somebody else gets a new one. `Index` joins the channels without keeping anything of its own, so that
-exchanging one channel repairs nothing elsewhere and no answer depends on the order in which files were read or merged.
+`Index` joins the channels without keeping anything of its own but what it can compute anew, so that exchanging one
+channel repairs nothing elsewhere and no answer depends on the order in which files were read or merged.
 
 Definitions
     Copies: a message posted to several channels has a row in each; joined queries show the first by channel name.
-    Duplicates: byte-identical lines of one id are one message at the first line's place. Lines of one id with other
-        bytes are each a Problem; the bytewise greatest is shown.
     Amendments: a message whose `replaces` names a known one. The newest by (timestamp, id) of all that lead to the same
-        original is shown; the others are superseded and left out. In a thread it stands where the original stood.
+        original is shown; the others are superseded and left out. In a thread it stands where the original stood. In
+        the view of one mailbox only the amendments that stand in it count.
     Orphans: a message whose `reply_to` is unknown heads a thread of its own.
     Cycles: replies that lead back to themselves (only a hand edit makes them) hang on their earliest member.
 """
@@ -17,231 +15,13 @@ Definitions
 from __future__ import annotations
 
 import heapq
-from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from mq_server.errors import AmbiguousReference, Problem, UnknownReference
-from mq_server.message import Reference, Unreadable, id_number, id_text, is_id, parse_fields, parse_time
-
-_LOW = (1 << 64) - 1
-_ID_BITS_PER_CHARACTER = 5
-
-
-class Place(NamedTuple):
-    """Where a message stands: a channel and a row of its index."""
-
-    channel: str
-    row: int
-
-
-class Names:
-    """Text that recurs in many rows (senders, types, scenes) as small numbers; 0 is 'none'."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[str | None, int] = {None: 0}
-        self._texts: list[str | None] = [None]
-
-    def number(self, text: str | None) -> int:
-        """The number of a text, given out anew if need be."""
-        number = self._numbers.get(text)
-        if number is None:
-            number = self._numbers[text] = len(self._texts)
-            self._texts.append(text)
-        return number
-
-    def known(self, text: str) -> int:
-        """The number of a text, or -1 if no row has it."""
-        return self._numbers.get(text, -1)
-
-    def text(self, number: int) -> str | None:
-        """The text of a number."""
-        return self._texts[number]
-
-
-class ChannelIndex:
-    """One mailbox as columns, in file order.
-
-    Args:
-        channel: Its name.
-        path: What Problems call its file.
-        names: Shared with the other channels.
-        read_line: Gives the bytes at (offset, length); asked only when two lines bear the same id.
-    """
-
-    def __init__(self, channel: str, path: str, names: Names, read_line: Callable[[int, int], bytes]) -> None:
-        self.channel = channel
-        self._path = path
-        self._names = names
-        self._read_line = read_line
-        self.offsets = array("Q")
-        self.lengths = array("I")
-        self.lines = array("I")
-        self.times_us = array("q")
-        self.ids_high = array("Q")
-        self.ids_low = array("Q")
-        self.senders = array("I")
-        self.types = array("I")
-        self.scenes = array("I")
-        self.id_sums = array("Q", [0])
-        """Per row, the sum of the random halves of all ids before it, modulo 2**64: says whether two readings of a
-        mailbox hold the same set of messages up to a place."""
-        self.rows: dict[int, int] = {}
-        self.replies: dict[int, list[int]] = {}
-        self.parents: dict[int, int] = {}
-        self.replaces: dict[int, int] = {}
-        self.expires_us: dict[int, int] = {}
-        self.urgent: set[int] = set()
-        self.problems: list[Problem] = []
-        self._in_time_order = True
-        self._by_time: array[int] | None = None
-        self._conflicts: set[int] = set()
-
-    def __len__(self) -> int:
-        return len(self.offsets)
-
-    def add(self, offset: int, number: int, line: bytes) -> None:
-        """Take in one line, in file order.
-
-        Args:
-            offset: Where its bytes start in the file.
-            number: Its line number, from 1.
-            line: Its bytes without the line end.
-        """
-        try:
-            fields = parse_fields(line)
-        except Unreadable as fault:
-            self.problems.append(Problem(self._path, number, str(fault)))
-            return
-        identity = id_number(fields["id"])
-        row = self.rows.get(identity)
-        if row is not None:
-            if not self._outranks(row, identity, number, line):
-                return
-            self._set_links(row, None)
-        else:
-            row = self.rows[identity] = len(self)
-            for column in (self.offsets, self.lengths, self.lines, self.senders, self.types, self.scenes):
-                column.append(0)
-            self.times_us.append(0)
-            self.ids_high.append(identity >> 64)
-            self.ids_low.append(identity & _LOW)
-            self.id_sums.append((self.id_sums[-1] + identity) & _LOW)
-        self.offsets[row], self.lengths[row], self.lines[row] = offset, len(line), number
-        self.senders[row] = self._names.number(fields["sender"])
-        self.types[row] = self._names.number(fields["msg_type"])
-        self.scenes[row] = self._names.number(fields.get("scene"))
-        self.times_us[row] = parse_time(fields["timestamp"])
-        self._by_time = None
-        if row and self.key(row) < self.key(row - 1):
-            self._in_time_order = False
-        if len(fields) > 6:
-            self._set_links(row, fields)
-
-    def _outranks(self, row: int, identity: int, number: int, line: bytes) -> bool:
-        """Whether another line of a known id is to be shown instead; reports both when they differ."""
-        shown = self._read_line(self.offsets[row], self.lengths[row])
-        if shown == line:
-            return False
-        text = id_text(identity)
-        if identity not in self._conflicts:
-            self._conflicts.add(identity)
-            self._report_conflict(self.lines[row], text)
-        self._report_conflict(number, text)
-        return line > shown
-
-    def _report_conflict(self, number: int, text: str) -> None:
-        message = f"id {text} stands on another line with different content: keep one, give the other a new id"
-        self.problems.append(Problem(self._path, number, message))
-
-    def _set_links(self, row: int, fields: dict[str, object] | None) -> None:
-        parent = self.parents.pop(row, None)
-        if parent is not None:
-            self.replies[parent].remove(row)
-        self.replaces.pop(row, None)
-        self.expires_us.pop(row, None)
-        self.urgent.discard(row)
-        if fields is None:
-            return
-        parent = _id_or_none(fields.get("reply_to"))
-        if parent is not None:
-            self.parents[row] = parent
-            self.replies.setdefault(parent, []).append(row)
-        original = _id_or_none(fields.get("replaces"))
-        if original is not None:
-            self.replaces[row] = original
-        expires_at = fields.get("expires_at")
-        if isinstance(expires_at, str):
-            try:
-                self.expires_us[row] = parse_time(expires_at)
-            except ValueError:
-                message = f"'expires_at' {expires_at!r} is not an RFC 3339 time; it is ignored"
-                self.problems.append(Problem(self._path, self.lines[row], message))
-        if fields.get("urgent"):
-            self.urgent.add(row)
-
-    def identity(self, row: int) -> int:
-        """The id of a row as a number."""
-        return self.ids_high[row] << 64 | self.ids_low[row]
-
-    def key(self, row: int) -> tuple[int, int]:
-        """(timestamp, id): the order across channels."""
-        return self.times_us[row], self.identity(row)
-
-    def sender(self, row: int) -> str:
-        """Who wrote the row's message."""
-        return self._names.text(self.senders[row]) or ""
-
-    def scene(self, row: int) -> str | None:
-        """The scene of the row's message."""
-        return self._names.text(self.scenes[row])
-
-    def msg_type(self, row: int) -> str:
-        """The type of the row's message."""
-        return self._names.text(self.types[row]) or ""
-
-    def rows_above(self, message_id: str) -> int:
-        """How many messages stand above a known one in the file."""
-        return self.rows[id_number(message_id)]
-
-    def by_time(self) -> range | array[int]:
-        """The rows in (timestamp, id) order. After a merge that is not the file's order."""
-        if self._in_time_order:
-            return range(len(self))
-        if self._by_time is None:
-            self._by_time = array("I", sorted(range(len(self)), key=self.key))
-        return self._by_time
-
-    def ends_with(self, suffix: str) -> Iterator[int]:
-        """The rows whose id ends with `suffix` (base 32 text)."""
-        if len(suffix) == 26:
-            row = self.rows.get(id_number(suffix)) if suffix[0] <= "7" else None
-            if row is not None:
-                yield row
-            return
-        bits = _ID_BITS_PER_CHARACTER * len(suffix)
-        mask, wanted = (1 << bits) - 1, id_number(suffix)
-        low_mask, low = mask & _LOW, wanted & _LOW
-        for row, value in enumerate(self.ids_low):
-            if value & low_mask == low and self.identity(row) & mask == wanted:
-                yield row
-
-    def sum_before(self, key: tuple[int, int]) -> int:
-        """The sum of ids (as in `id_sums`) of the rows that come before `key` in (timestamp, id) order."""
-        order = self.by_time()
-        stop = bisect_left(order, key, key=self.key)
-        if isinstance(order, range):
-            return self.id_sums[stop]
-        return sum(self.ids_low[row] for row in order[:stop]) & _LOW
-
-    def at_line(self, number: int) -> int | None:
-        """The row whose shown line has this number."""
-        lines = self.lines
-        if not self._conflicts:
-            row = bisect_left(lines, number)
-            return row if row < len(lines) and lines[row] == number else None
-        return next((row for row, line in enumerate(lines) if line == number), None)
+from mq_server.columns import ChannelIndex, Names, Place
+from mq_server.errors import AmbiguousReference, UnknownReference
+from mq_server.message import Reference, id_text
 
 
 class Filter(NamedTuple):
@@ -268,6 +48,9 @@ class Index:
     def __init__(self) -> None:
         self.names = Names()
         self.channels: dict[str, ChannelIndex] = {}
+        self._amendments = Amendments({}, self._key)
+        self._amendments_of: list[tuple[ChannelIndex, int, int]] = []
+        self._superseded_in: dict[str, tuple[tuple[ChannelIndex, int, int], set[int]]] = {}
 
     def __len__(self) -> int:
         return sum(map(len, self.channels.values()))
@@ -320,12 +103,35 @@ class Index:
 
     def amendments(self) -> Amendments:
         """Which messages correct which, as things stand."""
-        corrections: dict[int, set[int]] = {}
-        for channel in self.channels.values():
-            for row, original in channel.replaces.items():
-                if self.find(original) is not None:
-                    corrections.setdefault(channel.identity(row), set()).add(original)
-        return Amendments(self, {new: min(old) for new, old in corrections.items()})
+        state = [(channel, len(channel), channel.rewritten) for channel in self.channels.values()]
+        if state != self._amendments_of:
+            corrections: dict[int, set[int]] = {}
+            for channel in self.channels.values():
+                for row, original in channel.replaces.items():
+                    if self.find(original) is not None:
+                        corrections.setdefault(channel.identity(row), set()).add(original)
+            self._amendments = Amendments({new: min(old) for new, old in corrections.items()}, self._key)
+            self._amendments_of = state
+        return self._amendments
+
+    def superseded_in(self, channel: str) -> set[int]:
+        """What is corrected within one mailbox. Other mailboxes, which may not have been read, do not count."""
+        index = self.channels[channel]
+        if not index.replaces:
+            return set()
+        state = (index, len(index), index.rewritten)
+        kept = self._superseded_in.get(channel)
+        if kept is None or kept[0] != state:
+            corrects = {index.identity(row): old for row, old in index.replaces.items() if old in index.rows}
+            superseded = Amendments(corrects, lambda identity: index.key(index.rows[identity])).superseded
+            kept = self._superseded_in[channel] = (state, superseded)
+        return kept[1]
+
+    def shown(self, place: Place) -> Place:
+        """Where the newest version of a message stands."""
+        amendments = self.amendments()
+        identity = self.channels[place.channel].identity(place.row)
+        return self.find(amendments.newest(amendments.original(identity))) or place
 
     # --- orders ---------------------------------------------------------------------------------------------------
 
@@ -345,12 +151,13 @@ class Index:
                 yield min(group)
                 group = []
             last = identity
-            if identity not in superseded and self._fits(place, wanted):
+            if identity not in superseded and self.fits(place, wanted):
                 group.append(place)
         if group:
             yield min(group)
 
-    def _fits(self, place: Place, wanted: Filter) -> bool:
+    def fits(self, place: Place, wanted: Filter) -> bool:
+        """Whether a row has the sender, type and scene that a filter wants."""
         channel, row, names = self.channels[place.channel], place.row, self.names
         return (
             (wanted.sender is None or channel.senders[row] == names.known(wanted.sender))
@@ -407,7 +214,7 @@ class Index:
                 for row in channel.replies.get(version, ()):
                     reply = channel.identity(row)
                     # A correction that answers what it corrects is the message itself, not a reply to it.
-                    if reply not in amendments.corrects:
+                    if amendments.original(reply) == reply:
                         replies.add(reply)
         return replies
 
@@ -419,14 +226,13 @@ class Index:
 class Amendments:
     """Which message corrects which. Chains and forks lead to one original; the newest of all its versions is shown."""
 
-    def __init__(self, index: Index, corrects: dict[int, int]) -> None:
+    def __init__(self, corrects: dict[int, int], key: Callable[[int], tuple[int, int]]) -> None:
         self.corrects = corrects
+        self._originals: dict[int, int] = {}
         self._versions: dict[int, list[int]] = {}
         for identity in corrects:
             self._versions.setdefault(self.original(identity), []).append(identity)
-        self._newest = {
-            original: max([*versions, original], key=index._key) for original, versions in self._versions.items()
-        }
+        self._newest = {original: max([*versions, original], key=key) for original, versions in self._versions.items()}
         self.superseded: set[int] = {
             version
             for original, versions in self._versions.items()
@@ -436,13 +242,18 @@ class Amendments:
 
     def original(self, identity: int) -> int:
         """What a version goes back to; a message that corrects nothing is its own original."""
-        seen: list[int] = []
-        while identity in self.corrects:
-            if identity in seen:  # hand edits made a circle: its smallest id serves as the original
-                return min(seen[seen.index(identity) :])
-            seen.append(identity)
+        path: dict[int, None] = {}
+        start = identity
+        while identity in self.corrects and identity not in self._originals:
+            if identity in path:  # hand edits made a circle: its smallest id serves as the original
+                circle = list(path)
+                self._originals[identity] = min(circle[circle.index(identity) :])
+                break
+            path[identity] = None
             identity = self.corrects[identity]
-        return identity
+        original = self._originals.get(identity, identity)
+        self._originals.update(dict.fromkeys(path, original))
+        return self._originals.get(start, original)
 
     def newest(self, original: int) -> int:
         """The version of an original that is shown."""
@@ -466,7 +277,3 @@ def _keyed_rows(channel: ChannelIndex, wanted: Filter, newest_first: bool) -> It
 
 def _id_ends(channel: ChannelIndex, row: int, suffix: str) -> bool:
     return id_text(channel.identity(row)).endswith(suffix)
-
-
-def _id_or_none(text: object) -> int | None:
-    return id_number(text) if isinstance(text, str) and is_id(text) else None

@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,7 +25,7 @@ _FLAGS = portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING
 
 
 class FileLock:
-    """An exclusive lock between threads and processes. Not reentrant. The handle is kept between uses."""
+    """An exclusive lock between threads and processes. Not reentrant."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -34,25 +34,30 @@ class FileLock:
         self._owner_pid = 0
 
     @contextmanager
-    def held(self, timeout_s: float) -> Iterator[None]:
+    def held(self, timeout_s: float, *, make: bool = True) -> Iterator[None]:
         """Hold the lock.
 
         Args:
             timeout_s: How long to try, in seconds.
+            make: Whether to make the lock file if it is missing, and to keep its handle for the next time. Who only
+                reads does neither.
 
         Raises:
             LockTimeout: Somebody else held it all that time.
-            WriteFailed: The lock file cannot be made.
+            WriteFailed: There is no lock file, and none can be made.
         """
         deadline = time.monotonic() + timeout_s
         if not self._threads.acquire(timeout=max(0.0, timeout_s)):
             raise LockTimeout(self.path, timeout_s)
         try:
-            handle = self._acquire(deadline, timeout_s)
+            handle = self._acquire(deadline, timeout_s, make)
             try:
                 yield
             finally:
-                portalocker.unlock(handle)
+                if make:
+                    portalocker.unlock(handle)
+                else:
+                    self._drop()
         finally:
             self._threads.release()
 
@@ -61,9 +66,9 @@ class FileLock:
         with self._threads:
             self._drop()
 
-    def _acquire(self, deadline: float, timeout_s: float) -> BinaryIO:
+    def _acquire(self, deadline: float, timeout_s: float, make: bool) -> BinaryIO:
         while True:
-            handle = self._open()
+            handle = self._open(make)
             try:
                 portalocker.lock(handle, _FLAGS)
             except portalocker.AlreadyLocked:
@@ -79,22 +84,31 @@ class FileLock:
             # The lock file was deleted and made anew: whoever holds the new one does not see ours.
             self._drop()
 
-    def _open(self) -> BinaryIO:
+    def _open(self, make: bool) -> BinaryIO:
         # A forked child shares its parent's lock through an inherited handle, so it must open its own.
         if self._handle is not None and self._owner_pid != os.getpid():
             self._drop()
         if self._handle is None:
-            try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._handle = self.path.open("ab")
-            except OSError as error:
-                raise WriteFailed(self.path, error) from error
+            self._handle = self._opened(make)
             self._owner_pid = os.getpid()
         return self._handle
 
+    def _opened(self, make: bool) -> BinaryIO:
+        try:
+            if not make:
+                return self.path.open("r+b")
+            with suppress(FileNotFoundError):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                return self.path.open("ab")
+            # Somebody deleted the folder between the two; once more.
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            return self.path.open("ab")
+        except OSError as error:
+            raise WriteFailed(self.path, error) from error
+
     def _is_current(self, handle: BinaryIO) -> bool:
         try:
-            return os.path.samestat(os.fstat(handle.fileno()), self.path.stat())
+            return os.fstat(handle.fileno()).st_ino == self.path.stat().st_ino
         except FileNotFoundError:
             return False
 

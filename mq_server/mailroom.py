@@ -10,7 +10,6 @@ from the files when they are shown; in memory stand only columns. One Mailroom b
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -59,4 +58,4 @@ class Mailroom(Posting, Reader, Queries):
     async def close(self) -> None:
         """End every wait, finish what is queued, let go of everything."""
         await self._shelf.close()
-        await asyncio.to_thread(self._store.close)
+        await self._store.close()

@@ -14,8 +14,10 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import orjson
@@ -24,6 +26,8 @@ from mq_server.errors import InvalidName, InvalidRequest
 
 ID_LENGTH = 26
 REF_SUFFIX_LENGTH = 4
+MAX_DEPTH = 100
+"""How deep the objects and lists of a line may be nested: JSON encoders give up somewhere, and answers add levels."""
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _ID = re.compile(rf"[0-7][{_CROCKFORD}]{{25}}")
 _CHANNEL = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -57,7 +61,7 @@ def check_name(what: str, name: object) -> str:
 def mint_id(time_us: int) -> str:
     """A new ULID (github.com/ulid/spec) whose 48 bits of milliseconds are those of `time_us` (microseconds)."""
     number = (time_us // 1000) << 80 | int.from_bytes(os.urandom(10), "big")
-    return "".join([_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5)])
+    return id_text(number)
 
 
 def id_number(message_id: str) -> int:
@@ -66,11 +70,12 @@ def id_number(message_id: str) -> int:
 
 
 _TO_BASE32HEX = str.maketrans(_CROCKFORD, "0123456789ABCDEFGHIJKLMNOPQRSTUV")
+_PAIRS = [first + second for first in _CROCKFORD for second in _CROCKFORD]
 
 
 def id_text(number: int) -> str:
     """The ULID of a 128-bit number; the inverse of `id_number`."""
-    return "".join([_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5)])
+    return "".join([_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)])
 
 
 def is_id(text: str) -> bool:
@@ -80,26 +85,34 @@ def is_id(text: str) -> bool:
 
 def format_time(time_us: int) -> str:
     """RFC 3339 in UTC with microseconds and `Z`, from microseconds since 1970."""
-    return f"{(_EPOCH + timedelta(microseconds=time_us)).isoformat(timespec='microseconds')[:-6]}Z"
+    seconds, microseconds = divmod(time_us, 1_000_000)
+    return f"{_whole_second(seconds)}.{microseconds:06d}Z"
+
+
+@lru_cache(maxsize=64)  # posts come many a second
+def _whole_second(seconds: int) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat()[:-6]
 
 
 def parse_time(text: str) -> int:
     """Microseconds since 1970 of an RFC 3339 time.
 
     Raises:
-        ValueError: It is no time, or has no time zone.
+        ValueError: It is no time, has no time zone, or lies before 1970, where ids have no milliseconds.
     """
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} has no time zone; write it as 2026-11-22T13:12:52Z")
-    return (moment - _EPOCH) // _MICROSECOND
+    time_us = (moment - _EPOCH) // _MICROSECOND
+    if time_us < 0:
+        raise ValueError(f"{text!r} lies before 1970")
+    return time_us
 
 
 # --- the message ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
+class Message(NamedTuple):
     """One message as a reader gets it.
 
     `line`, `amended` and the rest of the last group are not stored: they say where the message stands and are filled
@@ -120,7 +133,7 @@ class Message:
     dedup_key: str | None = None
     replaces: str | None = None
     drafts: tuple[str, ...] | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = MappingProxyType({})
 
     line: int = 0
     amended: bool = False
@@ -172,6 +185,7 @@ STORED_KEYS = (
     "drafts",
 )
 """The known keys of a line in their order; `payload` follows after any unknown ones."""
+_KNOWN_KEYS = frozenset((*STORED_KEYS, "payload"))
 
 
 class Unreadable(Exception):
@@ -189,6 +203,8 @@ def parse_fields(line: bytes) -> dict[str, Any]:
     except orjson.JSONDecodeError as error:
         raise Unreadable(_why_not_json(line, error)) from None
     fault = fault_of(fields)
+    if not fault and _too_deep(fields, line, MAX_DEPTH):
+        fault = f"nested more than {MAX_DEPTH} levels deep"
     if fault:
         raise Unreadable(fault)
     checked: dict[str, Any] = fields
@@ -212,9 +228,8 @@ def parse_line(line: bytes, channel: str, number: int, *, amended: bool = False)
     for key in ("to", "drafts"):
         if fields.get(key) is not None:
             fields[key] = tuple(fields[key])
-    known = {key: fields.pop(key) for key in STORED_KEYS if key in fields}
-    payload = fields.pop("payload")
-    return Message(**known, payload=payload, extra=fields, line=number, amended=amended)
+    extra = {key: fields.pop(key) for key in [key for key in fields if key not in _KNOWN_KEYS]}
+    return Message(**fields, extra=extra, line=number, amended=amended)
 
 
 def fault_of(fields: object) -> str:
@@ -229,11 +244,11 @@ def fault_of(fields: object) -> str:
         return f"'id' {fields['id']!r} is not a ULID"
     try:
         parse_time(fields["timestamp"])
-    except (ValueError, OverflowError):
-        return f"'timestamp' {fields['timestamp']!r} is not an RFC 3339 time with a zone"
+    except ValueError:
+        return f"'timestamp' {fields['timestamp']!r} is not an RFC 3339 time with a zone, from 1970 on"
     if type(fields.get("payload")) is not dict:
         return "'payload' must be a JSON object" if "payload" in fields else "'payload' is missing"
-    if len(fields) == 6 and "channel" in fields:
+    if len(fields) == 6 and type(fields.get("channel")) is str:
         return ""  # nothing optional: the usual line ends here
     for key in ("channel", *_OPTIONAL_STRINGS):
         if fields.get(key) is not None and type(fields[key]) is not str:
@@ -315,16 +330,39 @@ def plain_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
     """A payload as it will be read back: tuples as lists, keys as text.
 
     Raises:
-        InvalidRequest: It holds something JSON cannot carry. NaN and infinity are refused, since they would be stored
-            as null.
+        InvalidRequest: It is nested too deep or holds something JSON cannot carry. NaN and infinity are refused, since
+            they would be stored as null.
     """
     encoded = encode_line(payload)
     if b"null" in encoded:
-        for path, value in _leaves(payload, "payload"):
-            if isinstance(value, float) and not math.isfinite(value):
-                raise InvalidRequest([f"{path} is {value}, which JSON cannot carry; use null or a number"])
+        check_finite(payload)
     plain: dict[str, Any] = orjson.loads(encoded)
+    if _too_deep(plain, encoded, MAX_DEPTH - 1):
+        raise InvalidRequest([f"payload is nested more than {MAX_DEPTH - 1} levels deep; flatten it"])
     return plain
+
+
+def check_finite(payload: Mapping[str, Any]) -> None:
+    """Refuse NaN and infinity, wherever they stand.
+
+    Raises:
+        InvalidRequest: There is one.
+    """
+    for path, value in _leaves(payload, "payload"):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InvalidRequest([f"{path} is {value}, which JSON cannot carry; use null or a number"])
+
+
+def _too_deep(value: Any, encoded: bytes, limit: int) -> bool:
+    if encoded.count(b"{") + encoded.count(b"[") <= limit:
+        return False
+    level = [value]
+    for _ in range(limit):
+        children = (child for item in level for child in (item.values() if isinstance(item, dict) else item))
+        level = [child for child in children if isinstance(child, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:

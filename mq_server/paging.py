@@ -42,7 +42,7 @@ def make_token(order: str, place: Place, sum_before: Callable[[Place], int]) -> 
         checkpoints.append(f"{at[0]:x}.{at[1]:x}.{total:x}")
         if total == 0:
             break  # nothing stands before: going on there is starting anew
-    return f"{_PREFIX}{order}.{'-'.join(checkpoints)}"
+    return f"{_PREFIX}{order}.{'_'.join(checkpoints)}"
 
 
 def open_token(text: str) -> Token | None:
@@ -56,8 +56,10 @@ def open_token(text: str) -> Token | None:
     order, _, body = text.removeprefix(_PREFIX).partition(".")
     try:
         checkpoints = []
-        for checkpoint in body.split("-"):
+        for checkpoint in body.split("_"):
             first, second, total = (int(number, 16) for number in checkpoint.split("."))
+            if order == "file" and first < 0:
+                raise ValueError("there is no such line")
             checkpoints.append(((first, second), total))
     except ValueError as error:
         raise InvalidRequest([f"{text[:40]!r} is not a whole `next` token: pass it on just as it was given"]) from error

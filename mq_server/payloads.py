@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from mq_server.errors import InvalidRequest
-from mq_server.message import plain_payload
+from mq_server.message import check_finite, plain_payload
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -197,6 +197,7 @@ def checked_payload(msg_type: str | None, payload: object) -> tuple[str, dict[st
         if msg_type and own_type and msg_type != own_type:
             raise InvalidRequest([f"msg_type is {msg_type!r}, but the payload is a {own_type!r}"])
         msg_type = msg_type or own_type
+        check_finite(payload.model_dump(exclude_unset=True))  # the JSON form has null in their place
         payload = payload.model_dump(mode="json", exclude_unset=True, exclude={"msg_type"})
     if not isinstance(msg_type, str) or not msg_type.strip():
         raise InvalidRequest(["msg_type is missing: name the kind of message, such as 'note'"])

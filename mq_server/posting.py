@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mq_server.answers import Posted, Recipient
+from mq_server.columns import Place
 from mq_server.errors import InvalidRequest, MailError, MessageTooLong, UnknownChannel, near_miss
-from mq_server.index import Place
 from mq_server.message import Draft, as_names, check_name, encode_line
 from mq_server.room import Room
 from mq_server.store import Append
@@ -42,8 +42,8 @@ class Posting(Room):
         """Post a message. When this returns, it is on disk.
 
         Args:
-            channel: A name, several, or `"*"` for everybody but the sender. Left out, it goes to the sender of the
-                message replied to.
+            channel: A name, several, or `"*"` for everybody but the sender. Left out, a correction goes wherever the
+                message stands that it corrects, a reply to the sender of the message replied to.
             sender: Who posts; may be left out when `caller` is known, and must then be the same.
             payload: A `Payload` model, or a mapping beside `msg_type`.
             msg_type: The kind of message; known kinds have checked fields.
@@ -61,7 +61,7 @@ class Posting(Room):
             MessageTooLong, LockTimeout, WriteFailed: Nothing was posted.
             PartlyPosted: Some of several mailboxes have it.
         """
-        from mq_server.payloads import checked_payload
+        from mq_server.payloads import checked_payload  # it brings pydantic, which readers start without
 
         faults: list[str] = []
 
@@ -91,8 +91,8 @@ class Posting(Room):
             place = checked(self._resolve, judged, of="payload.of")
             plain["of"] = self._id_of(place) if place else judged
         channels: tuple[str, ...] = ()
-        if channel is not None or parent is not None or not reply_to:
-            channels = checked(self._recipients, channel, sender, parent) or ()
+        if channel is not None or parent or corrected or not (reply_to or replaces):
+            channels = checked(self._recipients, channel, sender, parent, corrected) or ()
         if faults:
             raise InvalidRequest(faults)
         created = self._check_new(channels)
@@ -111,11 +111,16 @@ class Posting(Room):
         )
         return await self._post(draft, channels, created)
 
-    def _recipients(self, channel: str | Iterable[str] | None, sender: str, parent: Place | None) -> tuple[str, ...]:
+    def _recipients(
+        self, channel: str | Iterable[str] | None, sender: str, parent: Place | None, corrected: Place | None
+    ) -> tuple[str, ...]:
+        if channel is None and corrected is not None:
+            identity = self._index.channels[corrected.channel].identity(corrected.row)
+            return tuple(name for name in sorted(self._index.channels) if identity in self._index.channels[name].rows)
         if channel is None:
             if parent is None:
                 raise InvalidRequest(["channel is missing: name the recipient, or give reply_to to answer its sender"])
-            return (self._index.channels[parent.channel].sender(parent.row),)
+            return as_names("channel", self._index.channels[parent.channel].sender(parent.row))
         if channel == "*":
             known = self.config.channels or sorted(self._index.channels)
             everyone = tuple(name for name in known if name not in (sender, *ALWAYS_ALLOWED))
@@ -131,12 +136,14 @@ class Posting(Room):
         """The channels this post makes; refuses those outside the roster and those that look like a slip."""
         roster = self.config.channels
         new = {name for name in channels if not self._store.mailbox(name).path.exists()}
-        for name in sorted(new - set(roster)):
-            existing = self._store.channels()[0]
-            if roster and name not in ALWAYS_ALLOWED:
+        for name in channels:
+            if roster and name not in roster and name not in ALWAYS_ALLOWED:
                 raise UnknownChannel(name, roster, roster=True)
-            if not roster and near_miss(name, existing):
-                raise UnknownChannel(name, existing)
+        if new and not roster:
+            existing = self._store.channels()[0]
+            for name in sorted(new):
+                if near_miss(name, existing):
+                    raise UnknownChannel(name, existing)
         return new
 
     async def _post(self, draft: Draft, channels: Sequence[str], created: set[str]) -> Posted:
@@ -148,14 +155,18 @@ class Posting(Room):
             raise MessageTooLong(size, self.config.max_message_bytes)
         logs = {channel: self._store.mailbox(channel) for channel in sorted(channels)}
         durable = self.config.durability == "disk"
+        # Counted now, since those who wait are gone with the message before the caller hears of it.
+        waiting = {name: self._shelf.feed.waiting(name) for name in channels}
         stored = await self._append(Append(logs, encode, self.config.lock_timeout_s, durable))
-        await self._shelf.refresh_loaded(channels)
+        await self._shelf.posted(channels)
         message = draft.message(stored.id, stored.time_us, channels[0], stored.lines[channels[0]])
-        return Posted(message=message, recipients=tuple(self._recipient(name, created) for name in channels))
+        return Posted(
+            message=message, recipients=tuple(self._recipient(name, created, waiting[name]) for name in channels)
+        )
 
-    def _recipient(self, name: str, created: set[str]) -> Recipient:
-        unread = len(self._deliverable(name, name)) if self._shelf.is_loaded(name) else None
-        return Recipient(channel=name, created=name in created, waiting=self._shelf.feed.waiting(name), unread=unread)
+    def _recipient(self, name: str, created: set[str], waiting: int) -> Recipient:
+        unread = self._count_deliverable(name, name) if self._shelf.is_loaded(name) else None
+        return Recipient(channel=name, created=name in created, waiting=waiting, unread=unread)
 
 
 def _true_sender(sender: str | None, caller: str | None) -> str:

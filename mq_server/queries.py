@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from itertools import islice
+from itertools import dropwhile, islice, takewhile
 from pathlib import Path
 
 from mq_server.answers import (
@@ -19,15 +19,18 @@ from mq_server.answers import (
     abbreviated,
     fitting,
 )
-from mq_server.errors import InvalidRequest, Stale
-from mq_server.index import Filter, Place
+from mq_server.columns import Place
+from mq_server.errors import InvalidRequest, Stale, Unsteady
+from mq_server.index import Filter
 from mq_server.message import Message, check_name, id_number, id_text
 from mq_server.paging import make_token, open_token, resume
 from mq_server.room import Room, channel_matcher, checked_limit
 from mq_server.search import Query
+from mq_server.shelf import Line
 from mq_server.store import RECEIPTS, SUFFIX
 
 _SEARCH_BATCH = 1000
+_SEARCH_ATTEMPTS = 20
 _LAST_POSTS = 5
 
 
@@ -43,10 +46,9 @@ class Queries(Room):
 
         def answer() -> Message:
             place = self._resolve(reference)
-            amendments = self._index.amendments()
-            identity = self._index.channels[place.channel].identity(place.row)
-            newest = amendments.newest(amendments.original(identity))
-            return self._shelf.load([place if newest == identity else self._index.find(newest) or place])[0]
+            newest = self._index.shown(place)
+            unchanged = self._id_of(newest) == self._id_of(place)
+            return self._shelf.load([place if unchanged else newest])[0]
 
         return await self._shelf.consistent(None, answer)
 
@@ -65,7 +67,8 @@ class Queries(Room):
             UnknownChannel, UnknownReference, InvalidRequest: Wrong arguments.
         """
         checked_limit(limit)
-        scope = None if before or self._index.amendments().corrects else [channel]
+        check_name("channel", channel)
+        scope = None if before else [channel]
 
         def answer() -> Page:
             index = self._existing(channel)
@@ -74,18 +77,20 @@ class Queries(Room):
             stop = len(index)
             if before is not None:
                 place = self._resolve(before)
-                if place.channel != channel:
+                row = index.rows.get(self._index.channels[place.channel].identity(place.row))
+                if row is None:
                     raise InvalidRequest([f"before names a message of {place.channel!r}; give one of {channel!r}"])
-                stop = place.row
-            superseded = self._index.amendments().superseded
+                stop = row
+            superseded = self._index.superseded_in(channel)
             rows: Iterable[int] = range(stop - 1, -1, -1)
             if superseded:
                 rows = (row for row in rows if index.identity(row) not in superseded)
-            messages = self._shelf.load([Place(channel, row) for row in islice(rows, limit)])
-            count = fitting((message.as_json() for message in messages), limit_bytes)
+            messages = self._shelf.load([Place(channel, row) for row in islice(rows, limit)], limit_bytes)
+            count = fitting(messages, Message.as_json, limit_bytes)
             shown = messages[:count]
             shown.reverse()
             above = index.rows_above(shown[0].id) if shown else 0
+            above -= sum(index.rows.get(identity, above) < above for identity in superseded)
             return Page(
                 messages=tuple(shown),
                 next=shown[0].id if above else None,
@@ -116,13 +121,13 @@ class Queries(Room):
             nodes = index.thread(self._resolve(message_id))
             stop = len(nodes)
             if before is not None:
-                upper = self._resolve(before)
+                upper = index.shown(self._resolve(before))
                 stop = next((number for number, node in enumerate(nodes) if node.place == upper), -1)
                 if stop < 0:
                     raise InvalidRequest([f"before names {before!r}, which does not stand in this thread"])
             window = nodes[max(0, stop - limit) : stop]
             messages = self._shelf.load([node.place for node in window])
-            count = fitting((message.as_json() for message in reversed(messages)), limit_bytes)
+            count = fitting(messages[::-1], Message.as_json, limit_bytes)
             start = len(messages) - count
             more = stop - count
             root = nodes[0].place
@@ -187,7 +192,7 @@ class Queries(Room):
             timeline = self._index.timeline(wanted, newest_first=since is None)
             places = list(islice((place for place in timeline if self._key_of(place) >= after), limit + 1))
             messages = self._shelf.load(places[:limit])
-            count = fitting((abbreviated(message) for message in messages), limit_bytes)
+            count = fitting(messages, abbreviated, limit_bytes)
             shown = messages[:count]
             if since is None:
                 shown.reverse()
@@ -234,38 +239,41 @@ class Queries(Room):
         checked_limit(limit)
         wanted_text = Query.parse(query)
         wants = channel_matcher(channel)
+        wanted = Filter(sender=sender, msg_type=msg_type, scene=scene)
+        before: tuple[int, int] | None = None
 
-        def candidates() -> list[Place]:
+        def batch() -> tuple[list[Line], tuple[int, int] | None]:
+            """The next lines to look at, and the last place passed, if there was any."""
             start = self._moment(since) if since else (0, 0)
-            stop = self._moment(until) if until else None
-            wanted = Filter(wants, sender, msg_type, scene, start[0], stop and stop[0] + 1)
-            timeline = self._index.timeline(wanted, newest_first=True)
-            return [
-                place
-                for place in timeline
-                if self._key_of(place) >= start and not (stop and self._key_of(place) >= stop)
-            ]
+            stop = before or (self._moment(until) if until else None)
+            spanned = Filter(wants, since_us=start[0], until_us=stop and stop[0] + 1)
+            timeline = self._index.timeline(spanned, newest_first=True)
+            if stop:
+                timeline = dropwhile(lambda place: self._key_of(place) >= stop, timeline)
+            if since:
+                timeline = takewhile(lambda place: self._key_of(place) >= start, timeline)
+            places = list(islice(timeline, _SEARCH_BATCH))
+            lines = self._shelf.lines([place for place in places if self._index.fits(place, wanted)])
+            return lines, self._key_of(places[-1]) if places else None
 
-        while True:
-            places = await self._shelf.consistent(None, candidates)
-            try:
-                found = await self._scan(places, wanted_text, limit + 1)
+        found: list[Hit] = []
+        attempts = 0
+        while len(found) <= limit:
+            lines, last = await self._shelf.consistent(None, batch)
+            if last is None:
                 break
-            except (Stale, FileNotFoundError):
+            try:
+                found += await asyncio.to_thread(_hits, lines, wanted_text, limit + 1 - len(found))
+            except Stale as stale:
+                self._shelf.distrust(stale.channel)
+                attempts += 1
+                if attempts == _SEARCH_ATTEMPTS:
+                    raise Unsteady(self.root) from stale
                 continue
-        count = min(limit, fitting((hit.as_json() for hit in found), limit_bytes))
+            before = last
+        count = min(limit, fitting(found, Hit.as_json, limit_bytes))
         older = found[count - 1].message.id if len(found) > count else None
         return Hits(hits=tuple(found[:count]), next=older, problems=self._shelf.problems())
-
-    async def _scan(self, places: list[Place], query: Query, limit: int) -> list[Hit]:
-        found: list[Hit] = []
-        for start in range(0, len(places), _SEARCH_BATCH):
-            messages = self._shelf.load(places[start : start + _SEARCH_BATCH])
-            matching = await asyncio.to_thread(query.select, messages)
-            found += [Hit(message=message, snippet=query.snippet(message)) for message in matching]
-            if len(found) >= limit:
-                break
-        return found[:limit]
 
     async def directory(self, reader: str | None = None) -> Directory:
         """The channels with what is in them, and what concerns the asker.
@@ -303,7 +311,7 @@ class Queries(Room):
             description=entry.description if entry else "",
             group=entry.group if entry else "",
             messages=len(index) if index is not None else 0,
-            unread=len(self._deliverable(name, name)) if filled else 0,
+            unread=self._count_deliverable(name, name) if filled else 0,
             waiting=self._shelf.feed.waiting(name),
             last=self._shelf.load([Place(name, len(index) - 1)])[0] if index is not None and filled else None,
         )
@@ -317,8 +325,7 @@ class Queries(Room):
         Raises:
             InvalidRequest: One of them is no file of this production.
         """
-        await self._shelf.forget()
-        await self._shelf.refresh()
+        await self._shelf.reread()
         wanted = {self._relative(path) for path in paths}
         problems = self._shelf.problems()
         return Report(
@@ -336,3 +343,12 @@ class Queries(Room):
                 if folder == (self.root / RECEIPTS).resolve():
                     return f"{RECEIPTS}/{candidate.name}"
         raise InvalidRequest([f"{str(path)!r} is no mailbox or receipts file of {self.root}"])
+
+
+def _hits(lines: list[Line], query: Query, limit: int) -> list[Hit]:
+    may_match = query.sieve()
+    for line in lines:
+        line.check()  # those that are sieved out are not decoded
+    messages = (line.message() for line in lines if may_match(line.data))
+    matching = (message for message in messages if query.matches(message))
+    return [Hit(message=message, snippet=query.snippet(message)) for message in islice(matching, limit)]

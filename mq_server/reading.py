@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from mq_server.answers import Page, fitting
+from mq_server.columns import ChannelIndex, Place
 from mq_server.delivery import receipt_fields
-from mq_server.errors import InvalidRequest, UnknownReference
-from mq_server.index import ChannelIndex, Place
+from mq_server.errors import AmbiguousReference, InvalidRequest, UnknownReference
+from mq_server.index import Index
 from mq_server.message import (
     Message,
-    as_names,
     check_name,
     encode_line,
     format_time,
     id_number,
     id_text,
-    parse_time,
 )
 from mq_server.paging import make_token, open_token, resume
 from mq_server.room import Room, channel_matcher, checked_limit, is_glob
@@ -42,6 +41,12 @@ class Question:
 
     def __post_init__(self) -> None:
         checked_limit(self.limit)
+        if not self.channel:
+            raise InvalidRequest(["channel is empty: name at least one mailbox"])
+        channel_matcher(self.channel)
+        if isinstance(self.ack, str):
+            self.ack = [self.ack]
+        self.since = self.since or None
         for what, name in (("reader", self.reader), ("caller", self.caller)):
             if name is not None:
                 check_name(what, name)
@@ -51,6 +56,38 @@ class Question:
     def peeks(self, channel: str) -> bool:
         """Whether the caller looks into somebody else's mailbox without saying as whom."""
         return self.since is None and self.reader is None and self.caller not in (None, channel)
+
+
+class Seen:
+    """What a follower has been given.
+
+    By sets of ids and not by places: a merge may put older messages above what was seen.
+    """
+
+    def __init__(self) -> None:
+        self._ids: set[int] = set()
+        self._progress: dict[str, tuple[ChannelIndex, int]] = {}
+
+    def appeared(
+        self, index: Index, wants: Callable[[str], bool]
+    ) -> tuple[dict[int, Place], dict[str, tuple[ChannelIndex, int]]]:
+        """The messages not given yet, each at its first place by channel name; and how far each index was looked at."""
+        places: dict[int, Place] = {}
+        progress: dict[str, tuple[ChannelIndex, int]] = {}
+        for name in sorted(filter(wants, index.channels)):
+            channel = index.channels[name]
+            before, count = self._progress.get(name, (None, 0))
+            for row in range(count if before is channel else 0, len(channel)):
+                identity = channel.identity(row)
+                if identity not in self._ids:
+                    places.setdefault(identity, Place(name, row))
+            progress[name] = (channel, len(channel))
+        return places, progress
+
+    def note(self, places: Iterable[int], progress: dict[str, tuple[ChannelIndex, int]]) -> None:
+        """Take what appeared for given."""
+        self._ids.update(places)
+        self._progress.update(progress)
 
 
 class Reader(Room):
@@ -110,7 +147,7 @@ class Reader(Room):
         """As `read`, but if there is nothing yet, wait until there is.
 
         Args:
-            channel: A mailbox, a list, or a glob such as `scene_*`.
+            channel: A mailbox, a glob such as `scene_*`, or a list of both.
             since: As in `read`.
             msg_type: As in `read`.
             sender: As in `read`.
@@ -141,7 +178,7 @@ class Reader(Room):
 
     async def follow(
         self, channel: str | Sequence[str] | None = None, *, msg_type: str | None = None, sender: str | None = None
-    ) -> AsyncIterator[Message]:
+    ) -> AsyncGenerator[Message, None]:
         """Every message that appears from now on, whoever brings it; marks nothing as read.
 
         Args:
@@ -152,25 +189,18 @@ class Reader(Room):
         wants = channel_matcher(channel)
         async with self._shelf.watched(wants) as subscription:
             await self._shelf.refresh()
-            # By sets of ids and not by places: a merge may put older messages above what was seen.
-            seen = {name: set(index.rows) for name, index in self._index.channels.items() if wants(name)}
+            seen = Seen()
+            seen.note(*seen.appeared(self._index, wants))
             while not self._shelf.feed.closed:
-                await subscription.changed(None)
-                fresh = await self._shelf.consistent((), lambda: self._fresh(seen))
-                for message in fresh:
+                changed = await subscription.changed(None)
+                for message in await self._shelf.consistent(changed, lambda: self._fresh(seen, wants)):
                     if msg_type in (None, message.msg_type) and sender in (None, message.sender):
                         yield message
 
-    def _fresh(self, seen: dict[str, set[int]]) -> list[Message]:
-        places = []
-        for name, index in self._index.channels.items():
-            known = seen.get(name, set())
-            if len(known) != len(index.rows) or not known >= index.rows.keys():
-                places += [Place(name, row) for identity, row in index.rows.items() if identity not in known]
-        places.sort(key=self._key_of)
-        messages = self._shelf.load(places)
-        for message in messages:
-            seen.setdefault(message.channel, set()).add(id_number(message.id))
+    def _fresh(self, seen: Seen, wants: Callable[[str], bool]) -> list[Message]:
+        places, progress = seen.appeared(self._index, wants)
+        messages = self._shelf.load(sorted(places.values(), key=self._key_of))
+        seen.note(places, progress)
         return messages
 
     async def acknowledge(
@@ -192,6 +222,9 @@ class Reader(Room):
         Raises:
             InvalidRequest: One of them names nothing or stands in another channel, or the mailbox is somebody else's.
         """
+        for what, name in (("reader", reader), ("caller", caller)):
+            if name is not None:
+                check_name(what, name)
         await self._shelf.refresh()
         channels = self._named(channel)
         per_channel: dict[str, list[str]] = {}
@@ -199,7 +232,7 @@ class Reader(Room):
         for text in messages:
             try:
                 identity = id_number(self._id_of(self._resolve(text)))
-            except UnknownReference as error:
+            except (UnknownReference, AmbiguousReference) as error:
                 faults.append(f"ack: {error}")
                 continue
             homes = [name for name in channels if name in self._index.channels]
@@ -237,10 +270,11 @@ class Reader(Room):
 
     def _named(self, channel: str | Sequence[str]) -> list[str]:
         """The channels that are meant, as things stand."""
-        if isinstance(channel, str) and is_glob(channel):
-            wants = channel_matcher(channel)
-            return [name for name in dict.fromkeys([*self.config.channels, *self._index.channels]) if wants(name)]
-        return list(as_names("channel", channel))
+        known = dict.fromkeys([*self.config.channels, *sorted(self._index.channels)])
+        named: dict[str, None] = {}
+        for part in [channel] if isinstance(channel, str) else channel:
+            named.update(dict.fromkeys(filter(channel_matcher(part), known)) if is_glob(part) else {part: None})
+        return list(named)
 
     def _scope(self, question: Question) -> list[str] | None:
         """What must be looked at for an answer; None for every file."""
@@ -283,8 +317,8 @@ class Reader(Room):
             places.sort(key=self._key_of)
         if question.since is None:
             places.sort(key=lambda place: place.row not in self._index.channels[place.channel].urgent)
-        messages = self._shelf.load(places[: question.limit])
-        count = fitting((message.as_json() for message in messages), question.limit_bytes)
+        messages = self._shelf.load(places[: question.limit], question.limit_bytes)
+        count = fitting(messages, Message.as_json, question.limit_bytes)
         return Page(
             messages=tuple(messages[:count]),
             next=self._next(question, names, places[count:]),
@@ -318,25 +352,24 @@ class Reader(Room):
             candidates = self._deliverable(name, question.reader or name)
         sender = None if question.sender is None else self._index.names.known(question.sender)
         msg_type = None if question.msg_type is None else self._index.names.known(question.msg_type)
-        answered = id_number(self._id_of(self._resolve(question.reply_to))) if question.reply_to else None
-        superseded = self._index.amendments().superseded
+        amendments = self._index.amendments()
+        superseded = self._index.superseded_in(name)
+        answered = self._original(question.reply_to) if question.reply_to else None
         rows = [
             row
             for row in candidates
             if (sender is None or index.senders[row] == sender)
             and (msg_type is None or index.types[row] == msg_type)
-            and (answered is None or index.parents.get(row) == answered)
+            and (answered is None or amendments.original(index.parents.get(row, -1)) == answered)
             and not (superseded and index.identity(row) in superseded)
         ]
         return rows, moved
 
     def _rows_since(self, since: str, index: ChannelIndex) -> Iterable[int]:
-        try:
-            start_us = parse_time(since)
-        except ValueError:
-            place = self._resolve(since)
-            row = index.rows.get(id_number(self._id_of(place)))
-            if row is not None:
-                return range(row + 1, len(index))
-            start_us = self._key_of(place)[0]
-        return (row for row in range(len(index)) if index.times_us[row] >= start_us)
+        time_us, identity = self._moment(since)
+        row = index.rows.get(identity)
+        return index.rows_from(time_us) if row is None else range(row + 1, len(index))
+
+    def _original(self, reference: str) -> int:
+        """The id of what a message corrects, or its own."""
+        return self._index.amendments().original(id_number(self._id_of(self._resolve(reference))))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import fnmatch
 import time
 from collections.abc import Callable, Sequence
@@ -10,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from mq_server import config as config_module
-from mq_server.errors import InvalidRequest, UnknownChannel, near_miss
-from mq_server.index import ChannelIndex, Index, Place
+from mq_server.columns import ChannelIndex, Place
+from mq_server.errors import InvalidRequest, UnknownChannel, UnknownReference, near_miss
+from mq_server.index import Index
 from mq_server.message import as_names, check_name, id_text, parse_reference, parse_time
 from mq_server.shelf import Shelf
 from mq_server.store import Append, Store, Stored
 
 MAX_LIMIT = 1000
+_TIME_HINT = "Use an id, a ref, or a time with its zone, such as 2026-11-22T13:12:52Z"
 
 
 class Room:
@@ -40,21 +41,24 @@ class Room:
         return self._shelf.index
 
     async def _append(self, append: Append) -> Stored:
-        # Shielded: once it is queued, a cancelled caller must not leave its line half known.
-        return await asyncio.shield(asyncio.wrap_future(self._store.submit(append)))
+        return await self._store.submit(append)
 
     def _deliverable(self, channel: str, reader: str) -> list[int]:
         """The unread rows of a channel in file order, without what has expired or been superseded."""
+        unread, gone = self._shelf.unread(channel, reader), self._undeliverable(channel)
+        return [row for row in unread if row not in gone] if gone else list(unread)
+
+    def _count_deliverable(self, channel: str, reader: str) -> int:
+        """How many those are, counted without looking at each."""
+        unread = self._shelf.unread(channel, reader)
+        return len(unread) - len(unread.keys() & self._undeliverable(channel))
+
+    def _undeliverable(self, channel: str) -> set[int]:
         index = self._index.channels[channel]
         now_us = time.time_ns() // 1000
-        expires_us = index.expires_us
-        superseded = self._index.amendments().superseded
-        return [
-            row
-            for row in self._shelf.unread(channel, reader)
-            if (row not in expires_us or expires_us[row] > now_us)
-            and not (superseded and index.identity(row) in superseded)
-        ]
+        gone = {row for row, expires_us in index.expires_us.items() if expires_us <= now_us}
+        superseded = self._index.superseded_in(channel)
+        return gone.union(index.rows[identity] for identity in superseded if identity in index.rows)
 
     # --- names ----------------------------------------------------------------------------------------------------
 
@@ -73,7 +77,13 @@ class Room:
         try:
             return parse_time(text), 0
         except ValueError:
-            return self._key_of(self._resolve(text))
+            reference = parse_reference(text)
+            try:
+                return self._key_of(self._index.resolve(reference, text))
+            except UnknownReference:
+                if reference and reference.channel:
+                    raise
+                raise UnknownReference(text, _TIME_HINT) from None
 
     def _existing(self, channel: str, *readers: str | None) -> ChannelIndex | None:
         """The index of a channel, or None if nobody has posted to it yet; refuses a name that looks like a slip."""
@@ -86,21 +96,19 @@ class Room:
         return index
 
 
-def is_glob(channel: str) -> bool:
+def is_glob(channel: object) -> bool:
     """Whether a channel argument names several by a pattern."""
-    return any(character in channel for character in "*?[")
+    return isinstance(channel, str) and any(character in channel for character in "*?[")
 
 
 def channel_matcher(channel: str | Sequence[str] | None) -> Callable[[str], bool]:
-    """Tells whether a channel is meant by a name, a list of names, a glob or None for all."""
+    """Tells whether a channel is meant by a name, a glob, a list of both, or None for all."""
     if channel is None or channel == "*":
         return lambda _: True
-    if not isinstance(channel, str):
-        names = frozenset(as_names("channel", channel))
-        return names.__contains__
-    if is_glob(channel):
-        return lambda name: fnmatch.fnmatchcase(name, channel)
-    return check_name("channel", channel).__eq__
+    given = [channel] if isinstance(channel, str) else list(channel)
+    names = frozenset(as_names("channel", [name for name in given if not is_glob(name)]))
+    globs = [name for name in given if is_glob(name)]
+    return lambda name: name in names or any(fnmatch.fnmatchcase(name, glob) for glob in globs)
 
 
 def checked_limit(limit: Any) -> int:

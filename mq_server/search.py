@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Self
 
 from mq_server.errors import InvalidRequest
 from mq_server.message import Message
 
 _WORDS = re.compile(r'"([^"]+)"|(\S+)')
+_ESCAPABLE = re.compile(r'["\\/\x00-\x1f]')  # what JSON may write otherwise, or what stands between two texts
 _SNIPPET_CHARACTERS = 160
 _ELLIPSIS = "…"
 
@@ -37,9 +38,16 @@ class Query(NamedTuple):
         text = "\n".join(texts(message.payload)).casefold()
         return all(word in text for word in self.words)
 
-    def select(self, messages: Iterable[Message]) -> list[Message]:
-        """Those of the messages that match."""
-        return [message for message in messages if self.matches(message)]
+    def sieve(self) -> Callable[[bytes], bool]:
+        """A quick test of a message's line, which lets through every one that matches, and some that do not."""
+        if any(map(_ESCAPABLE.search, self.words)):
+            return lambda line: True
+
+        def may_match(line: bytes) -> bool:
+            folded = line.decode("utf-8", "replace").casefold()
+            return b"\\u" in line or all(word in folded for word in self.words)
+
+        return may_match
 
     def snippet(self, message: Message) -> str:
         """The text around the first place where a word occurs, on one line."""
@@ -47,12 +55,24 @@ class Query(NamedTuple):
             folded = text.casefold()
             starts = [start for start in map(folded.find, self.words) if start >= 0]
             if starts:
-                start = max(0, min(starts) - _SNIPPET_CHARACTERS // 3)
+                start = max(0, _unfolded(text, folded, min(starts)) - _SNIPPET_CHARACTERS // 3)
                 cut = text[start : start + _SNIPPET_CHARACTERS]
                 before = _ELLIPSIS if start else ""
                 after = _ELLIPSIS if start + _SNIPPET_CHARACTERS < len(text) else ""
                 return before + " ".join(cut.split()) + after
         return ""
+
+
+def _unfolded(text: str, folded: str, position: int) -> int:
+    """Where in a text stands what stands at `position` in its folded form; ß becomes two letters there."""
+    if len(text) == len(folded):
+        return position
+    passed = 0
+    for number, character in enumerate(text):
+        passed += len(character.casefold())
+        if passed > position:
+            return number
+    return len(text)
 
 
 def texts(value: Any) -> Iterator[str]:

@@ -1,24 +1,25 @@
 """A production's folder: its logs, and the one writer that appends to them.
 
-All appends of a process go through one thread. While it syncs, further posts queue up; it then takes all of them,
-writes those for the same mailboxes at once and syncs once for all (group commit). Ids and timestamps are minted there,
-under the locks of all mailboxes concerned, taken in name order.
+All appends of a process go through one thread. Those that are asked for in one round of the event loop, or while the
+thread syncs, are taken together: what goes to the same mailboxes is written at once and synced once (group commit), and
+the callers, woken together, tend to come together again. Ids and timestamps are minted there, under the locks of all
+mailboxes concerned, taken in name order.
 """
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from mq_server.appendlog import AppendLog, Tail, Written
-from mq_server.errors import InvalidName, MailError, PartlyPosted, Problem
+from mq_server.errors import InvalidName, MailError, PartlyPosted, Problem, WriteFailed
 from mq_server.message import check_name, mint_id
 
 SUFFIX = ".jsonl"
@@ -54,7 +55,13 @@ class Append:
     encode: Callable[[str, int, str], bytes]
     lock_timeout_s: float
     durable: bool
-    done: Future[Stored] = field(default_factory=Future)
+
+
+class _Asked(NamedTuple):
+    """An append that somebody on an event loop waits for."""
+
+    append: Append
+    done: asyncio.Future[Stored]
 
 
 class Store:
@@ -67,19 +74,27 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._logs: dict[str, AppendLog] = {}
-        self._queue: queue.SimpleQueue[Append | None] = queue.SimpleQueue()
+        self._asked: list[_Asked] = []
+        self._queue: queue.SimpleQueue[list[_Asked] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._guard = threading.Lock()
 
     # --- files ----------------------------------------------------------------------------------------------------
 
     def mailbox(self, channel: str) -> AppendLog:
-        """The log of a channel."""
-        return self._log(channel)
+        """The log of a channel.
+
+        Raises:
+            InvalidName: It is no channel's name.
+        """
+        return self._log("", channel)
 
     def receipts(self, channel: str) -> AppendLog:
-        """The log of a channel's receipts."""
-        return self._log(f"{RECEIPTS}/{channel}")
+        """The log of a channel's receipts.
+
+        Raises:
+            InvalidName: It is no channel's name.
+        """
+        return self._log(f"{RECEIPTS}/", channel)
 
     def channels(self) -> tuple[list[str], list[Problem]]:
         """The names of the mailboxes on disk, sorted; and a Problem for each file whose name is none."""
@@ -90,70 +105,94 @@ class Store:
         return _named_files(self.root / RECEIPTS, f"{RECEIPTS}/")
 
     def prepare(self) -> None:
-        """Make the folder, with what git must know of it, unless it is there. Existing files are left alone."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        for name, content in ((".gitattributes", _GITATTRIBUTES), (".gitignore", _GITIGNORE)):
-            try:
-                with (self.root / name).open("x", encoding="utf-8", newline="\n") as file:
-                    file.write(content)
-            except FileExistsError:
-                continue
+        """Make the folder, with what git must know of it. Existing files are left alone.
 
-    def _log(self, name: str) -> AppendLog:
+        Raises:
+            WriteFailed: The system refused.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            for name, content in ((".gitattributes", _GITATTRIBUTES), (".gitignore", _GITIGNORE)):
+                with suppress(FileExistsError), (self.root / name).open("x", encoding="utf-8", newline="\n") as file:
+                    file.write(content)
+        except OSError as error:
+            raise WriteFailed(self.root, error) from error
+
+    def _log(self, folder: str, channel: str) -> AppendLog:
+        name = f"{folder}{channel}"
         log = self._logs.get(name)
         if log is None:
+            check_name("channel", channel)
             runtime = self.root / RUNTIME
             log = AppendLog(
-                self.root / f"{name}{SUFFIX}", runtime / "locks" / f"{name}.lock", runtime / "stamps" / name
+                self.root / f"{name}{SUFFIX}",
+                runtime / "locks" / f"{name}.lock",
+                runtime / "stamps" / f"{name}.stamp",
             )
             self._logs[name] = log
         return log
 
     # --- appending ------------------------------------------------------------------------------------------------
 
-    def submit(self, append: Append) -> Future[Stored]:
-        """Queue an append for the writer thread; the future ends when it is durable, or with what went wrong."""
-        with self._guard:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._write_queued, name="mq-writer", daemon=True)
-                self._thread.start()
-            self._queue.put(append)
-        return append.done
+    def submit(self, append: Append) -> asyncio.Future[Stored]:
+        """Queue an append for the writer thread; the future ends when it is durable, or with what went wrong.
 
-    def close(self) -> None:
+        An append whose future is cancelled in the same round of the event loop is left out; later it can't be any more.
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Stored] = loop.create_future()
+        if not self._asked:
+            loop.call_soon(self._hand_over)
+        self._asked.append(_Asked(append, done))
+        return done
+
+    def _hand_over(self) -> None:
+        asked, self._asked = [one for one in self._asked if not one.done.done()], []
+        if asked:
+            self._queue.put(asked)
+            self._start()
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._write_queued, name="mq-writer", daemon=True)
+            self._thread.start()
+
+    async def close(self) -> None:
         """Finish what is queued and give the lock handles back."""
-        with self._guard:
-            thread, self._thread = self._thread, None
-            if thread is not None:
-                self._queue.put(None)
-        if thread is not None:
-            thread.join()
+        self._hand_over()
+        while self._thread is not None:
+            self._queue.put(None)
+            await asyncio.to_thread(self._thread.join)
+            self._thread = None
+            if not self._queue.empty():  # asked for after the thread's last look
+                self._start()
         for log in self._logs.values():
             log.lock.close()
 
     def _write_queued(self) -> None:
         while True:
-            batch = [self._queue.get()]
+            batches = [self._queue.get()]
             while not self._queue.empty():
-                batch.append(self._queue.get())
-            # A post that was cancelled while it queued is left out; once it is running it can't be any more.
-            wanted = [append for append in batch if append and append.done.set_running_or_notify_cancel()]
-            for group in _same_targets(wanted):
+                batches.append(self._queue.get())
+            for group in _same_targets([one for batch in batches for one in batch or ()]):
+                outcomes: list[Stored | BaseException]
                 try:
-                    self._commit(group)
+                    outcomes = self._commit([one.append for one in group])
                 except BaseException as error:  # noqa: BLE001 - the thread's edge: each caller gets what happened
-                    for append in group:
-                        append.done.set_exception(error)
-            if None in batch:
+                    outcomes = [error] * len(group)
+                with suppress(RuntimeError):  # the event loop is closed: nobody waits any more
+                    group[0].done.get_loop().call_soon_threadsafe(_answer, group, outcomes)
+            if None in batches:
                 return
 
-    def _commit(self, group: list[Append]) -> None:
-        if not self.root.exists():
+    def _commit(self, group: list[Append]) -> list[Stored | BaseException]:
+        """Write a group that goes to the same mailboxes; what became of each of them."""
+        if not (self.root / RUNTIME).exists():  # the first write into this folder
             self.prepare()
         logs = group[0].logs
-        results: list[Stored] = []
+        minted: list[Stored] = []
         written: dict[str, Written] = {}
-        durable = any(append.durable for append in group)
+        stopped: tuple[str, MailError] | None = None
         try:
             with ExitStack() as locks:
                 for name in sorted(logs):
@@ -166,20 +205,45 @@ class Store:
                     message_id = mint_id(time_us)
                     for name in logs:
                         lines[name].append(append.encode(message_id, time_us, name))
-                    results.append(Stored(message_id, time_us, {}))
+                    minted.append(Stored(message_id, time_us, {}))
                 for name, log in logs.items():
                     try:
                         written[name] = log.append(tails[name], b"".join(lines[name]), time_us)
                     except MailError as error:
-                        if written:
-                            raise PartlyPosted(results[0].id, list(written), name, error) from error
-                        raise
+                        if not written:
+                            raise
+                        stopped = (name, error)
+                        break
         finally:
-            for name, append_result in written.items():
-                logs[name].sync(append_result, durable=durable)
-        for number, (append, result) in enumerate(zip(group, results, strict=True)):
-            result.lines.update({name: written[name].first_line + number for name in logs})
-            append.done.set_result(result)
+            unconfirmed = _sync(logs, written, durable=any(append.durable for append in group))
+        if stopped:
+            return [PartlyPosted(stored.id, list(written), *stopped) for stored in minted]
+        if unconfirmed:
+            return [unconfirmed] * len(minted)
+        for number, stored in enumerate(minted):
+            stored.lines.update({name: written[name].first_line + number for name in logs})
+        return list(minted)
+
+
+def _answer(group: list[_Asked], outcomes: list[Stored | BaseException]) -> None:
+    for one, outcome in zip(group, outcomes, strict=True):
+        if one.done.done():
+            continue  # cancelled after it was handed over: the message stands all the same
+        if isinstance(outcome, BaseException):
+            one.done.set_exception(outcome)
+        else:
+            one.done.set_result(outcome)
+
+
+def _sync(logs: dict[str, AppendLog], written: dict[str, Written], *, durable: bool) -> WriteFailed | None:
+    """Sync and close everything that was written; what went wrong, if anything did."""
+    failure = None
+    for name, append in written.items():
+        try:
+            logs[name].sync(append, durable=durable)
+        except WriteFailed as error:
+            failure = failure or error
+    return failure
 
 
 def next_time_us(tails: dict[str, Tail]) -> int:
@@ -189,10 +253,10 @@ def next_time_us(tails: dict[str, Tail]) -> int:
     return max(now, max(followed, default=0) + 1)
 
 
-def _same_targets(batch: list[Append]) -> Iterator[list[Append]]:
-    groups: dict[tuple[str, ...], list[Append]] = {}
-    for append in batch:
-        groups.setdefault(tuple(append.logs), []).append(append)
+def _same_targets(asked: list[_Asked]) -> Iterator[list[_Asked]]:
+    groups: dict[tuple[str, ...], list[_Asked]] = {}
+    for one in asked:
+        groups.setdefault(tuple(one.append.logs), []).append(one)
     yield from groups.values()
 
 
@@ -200,7 +264,8 @@ def _named_files(folder: Path, prefix: str) -> tuple[list[str], list[Problem]]:
     names: list[str] = []
     problems: list[Problem] = []
     try:
-        found = sorted(entry.name for entry in folder.iterdir() if entry.suffix == SUFFIX)
+        # A name that starts with a dot is an editor's own: a lock, a copy to fall back to.
+        found = sorted(entry.name for entry in folder.iterdir() if entry.suffix == SUFFIX and entry.name[0] != ".")
     except (FileNotFoundError, NotADirectoryError):
         return names, problems
     for file_name in found:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from watchfiles import Change
 
 RESCAN_S = 1.0
-_STEP_MS = 20
+_STEP_MS = 20  # half of it would halve the time to a wake-up, some 30 ms, and double what waiting costs
 _DEBOUNCE_MS = 100
 log = logging.getLogger(__name__)
 
@@ -113,6 +113,7 @@ class Watcher:
         self._look = look
         self._tasks: list[asyncio.Task[None]] = []
         self._stop = asyncio.Event()
+        self._unwatch = asyncio.Event()
         self._subscribed = asyncio.Event()
 
     async def start(self) -> None:
@@ -124,6 +125,7 @@ class Watcher:
     async def close(self) -> None:
         """Stop and wait for the end."""
         self._stop.set()
+        self._unwatch.set()  # the thread that waits for events looks at this; cancelling alone would not end it
         for task in self._tasks:
             task.cancel()
         for task in self._tasks:
@@ -134,54 +136,66 @@ class Watcher:
     async def _rescan(self) -> None:
         while not self._stop.is_set():
             await asyncio.sleep(RESCAN_S)
-            await self._look(None)
+            await self._seen(None)
 
     async def _events(self) -> None:
         while not self._stop.is_set():
             folders = self._folders()
-            if folders:
-                await self._watch(folders)
-            self._subscribed.set()
-            await asyncio.sleep(RESCAN_S)  # no folder yet, or it was replaced: the rescan covers meanwhile
+            if not (folders and await self._watch(folders)):
+                self._subscribed.set()
+                await asyncio.sleep(RESCAN_S)  # nothing to watch: the rescan covers meanwhile
 
-    async def _watch(self, folders: list[Path]) -> None:
+    async def _watch(self, folders: list[Path]) -> bool:
+        """Watch these folders until there are others; False if that is not possible."""
         from watchfiles import awatch  # here, so that a post, which never watches, starts without it
 
         inodes = [_inode(folder) for folder in folders]
+        self._unwatch = asyncio.Event()
         events = awatch(
             *folders,
             watch_filter=_concerns_us,
             step=_STEP_MS,
             debounce=_DEBOUNCE_MS,
-            stop_event=self._stop,
+            stop_event=self._unwatch,
             recursive=False,
             rust_timeout=1000,
             yield_on_timeout=True,
             ignore_permission_denied=True,
         )
+        first = asyncio.ensure_future(anext(events))
         try:
-            # The subscription is made before the generator first suspends.
-            first = asyncio.ensure_future(anext(events))
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # the subscription is made before the generator first suspends
+            if self._subscribed.is_set():
+                await self._seen(None)  # what happened since the last subscription ended
             self._subscribed.set()
             changes = await first
             while True:
                 channels = {Path(path).name.removesuffix(SUFFIX) for _, path in changes if path.endswith(SUFFIX)}
                 if channels:
-                    await self._look(channels)
+                    await self._seen(channels)
                 if self._folders() != folders or [_inode(folder) for folder in folders] != inodes:
-                    return
+                    return True
                 changes = await anext(events)
         except (StopAsyncIteration, FileNotFoundError):
-            return
-        except OSError as error:
-            log.warning(
-                "%s: no file events (%s); changes are noticed by rescans every %g s", folders[0], error, RESCAN_S
-            )
+            return False
+        except Exception as error:  # noqa: BLE001 - whatever the system's event service says, the rescan goes on
+            log.warning("%s: no file events (%s); changes are noticed every %g s", folders[0], error, RESCAN_S)
             self._subscribed.set()
             await self._stop.wait()
+            return False
         finally:
+            self._unwatch.set()
+            if not first.done():
+                first.cancel()
+                await asyncio.wait([first])
             await events.aclose()
+
+    async def _seen(self, channels: set[str] | None) -> None:
+        try:
+            await self._look(channels)
+        except OSError as error:
+            # The folder itself cannot be listed just now; who asks gets this error, and the next look may succeed.
+            log.warning("%s: %s", self._root, error)
 
     def _folders(self) -> list[Path]:
         return [folder for folder in (self._root, self._root / RECEIPTS) if folder.is_dir()]

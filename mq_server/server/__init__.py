@@ -27,7 +27,7 @@ from mq_server.server.tools import BY_NAME, TOOLS
 GONE = "mq_server.gone"
 """The key in an ASGI scope of the event that tells that the client has left."""
 
-__all__ = ["MailroomServer", "run_http", "run_stdio", "serving"]
+__all__ = ["MailroomServer", "fast_loop", "run_http", "run_stdio", "serving"]
 
 
 class MailroomServer:
@@ -113,4 +113,4 @@ async def run_stdio(root: Path, *, identity: str | None = None) -> None:
         await server.mcp.run(read_stream, write_stream, server.mcp.create_initialization_options())
 
 
-from mq_server.server.http import run_http, serving  # noqa: E402 - they build on MailroomServer
+from mq_server.server.http import fast_loop, run_http, serving  # noqa: E402 - they build on MailroomServer

@@ -1,0 +1,50 @@
+"""Options and fixtures of the whole suite."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from tests.support import close_locks
+
+SHORT_S = 3.0
+LONG_S = 60.0
+
+# An ordinary run tries the same examples every time, so that it fails for what was changed and not by luck.
+settings.register_profile("ordinary", deadline=None, derandomize=True, database=None)
+settings.register_profile("soak", deadline=None, max_examples=2000)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="run soak tests at full length, and try random examples")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings.load_profile("soak" if config.getoption("--soak") else "ordinary")
+
+
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """A folder that other users may enter, unlike those of `tmp_path`, and that belongs to everybody."""
+    folder = Path(tempfile.mkdtemp(prefix="mq-test-"))
+    folder.chmod(0o777)
+    yield folder
+    folder.chmod(0o777)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def soak_s(pytestconfig: pytest.Config) -> float:
+    """How long a soak test goes on, in seconds."""
+    return LONG_S if pytestconfig.getoption("--soak") else SHORT_S
+
+
+@pytest.fixture(autouse=True)
+def _locks_are_closed() -> Iterator[None]:
+    yield
+    close_locks()

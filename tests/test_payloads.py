@@ -1,0 +1,105 @@
+"""The typed payloads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from mq_server import payloads
+from mq_server.errors import InvalidRequest
+from mq_server.payloads import MODELS, Narration, Note, Payload, Score, checked_payload, fields_of
+
+GOOD: dict[str, dict[str, Any]] = {
+    "brief": {"text": "A quest."},
+    "scene_plan": {"beats": ["one", "two"]},
+    "scene_breakdown": {"beats": ["one"], "characters": ["Vreni"]},
+    "character_direction": {"directions": [{"who": "Vreni", "text": "hides it"}]},
+    "narration": {"text": "Nebel."},
+    "dialogue": {"lines": [{"who": "Vreni", "text": "Ja.", "parenthetical": "leise"}]},
+    "scene": {"version": 1, "blocks": [{"kind": "action", "text": "Rain."}]},
+    "shot_list": {"shots": [{"shot": "wide", "text": "the harbour"}]},
+    "score": {"of": "x", "score": 1, "rubric": {"voice": 0.5}},
+    "finalize": {"of": "x"},
+    "note": {"text": "x"},
+    "feedback": {"text": "x"},
+    "query": {"text": "x"},
+    "answer": {"text": "x"},
+}
+
+
+def faults(msg_type: str | None, payload: object) -> str:
+    with pytest.raises(InvalidRequest) as caught:
+        checked_payload(msg_type, payload)
+    return str(caught.value)
+
+
+def test_there_is_a_model_for_every_type_of_a_production() -> None:
+    assert set(GOOD) == set(MODELS)
+
+
+@pytest.mark.parametrize("msg_type", sorted(GOOD))
+def test_a_good_payload_is_stored_as_it_was_given_with_what_else_it_says(msg_type: str) -> None:
+    payload = GOOD[msg_type] | {"mood": {"grey": [1, None]}}
+    assert checked_payload(msg_type, payload) == (msg_type, payload)
+
+
+@pytest.mark.parametrize("msg_type", sorted(GOOD))
+def test_a_payload_that_misses_a_field_is_told_the_fields_of_its_type(msg_type: str) -> None:
+    text = faults(msg_type, {})
+    assert "field required" in text
+    assert f"a {msg_type!r} payload is {fields_of(msg_type)}" in text
+
+
+@pytest.mark.parametrize(
+    ("msg_type", "payload", "words"),
+    [
+        ("dialogue", {"lines": []}, "payload.lines: list should have at least 1 item"),
+        ("dialogue", {"lines": [{"who": "a"}]}, "payload.lines[0].text: field required"),
+        ("dialogue", {"lines": ["a"]}, "payload.lines[0]: "),
+        ("scene", {"version": 0, "blocks": [{"kind": "action", "text": "x"}]}, "payload.version: "),
+        ("scene", {"version": 1, "blocks": [{"kind": "song", "text": "x"}]}, "payload.blocks[0].kind: "),
+        ("score", {"of": "x", "score": 1.5}, "payload.score: input should be less than or equal to 1"),
+        ("score", {"of": "x", "score": 0.5, "rubric": {"voice": 2}}, "payload.rubric.voice: "),
+        ("score", {"of": "", "score": 0.5}, "payload.of: "),
+    ],
+)
+def test_a_wrong_field_is_named_by_its_place(msg_type: str, payload: dict[str, Any], words: str) -> None:
+    assert words in faults(msg_type, payload)
+
+
+def test_the_fields_of_a_type_are_told_in_one_line() -> None:
+    assert fields_of("note") == "{text}"
+    assert fields_of("score") == "{of, score: 0..1, rubric?: {name: 0..1}, notes?}"
+    assert fields_of("dialogue") == "{lines: [{who, text, parenthetical?}]}"
+    assert fields_of("scene") == "{version: number, blocks: [{kind: action|line|parenthetical, text, who?}], title?}"
+    assert fields_of("weather") == ""
+
+
+def test_a_model_brings_its_type_and_leaves_out_what_was_not_set() -> None:
+    assert checked_payload(None, Score(of="x", score=0.5)) == ("score", {"of": "x", "score": 0.5})
+    assert checked_payload("note", Note(text="x", extra=1)) == ("note", {"text": "x", "extra": 1})
+    assert "msg_type is 'note', but the payload is a 'narration'" in faults("note", Narration(text="x"))
+
+
+def test_a_number_that_json_cannot_carry_is_refused_in_a_model_too() -> None:
+    assert "payload.weight is nan" in faults(None, Note(text="x", weight=float("nan")))
+
+
+@pytest.fixture
+def _models_as_before() -> Iterator[None]:
+    before = dict(payloads.MODELS)
+    yield
+    payloads.MODELS.clear()
+    payloads.MODELS.update(before)
+
+
+def test_a_model_of_ones_own_is_registered_by_its_type(_models_as_before: None) -> None:
+    class Weather(Payload):
+        msg_type = "weather"
+        wind: int
+
+    assert checked_payload(None, Weather(wind=3)) == ("weather", {"wind": 3})
+    assert checked_payload("weather", {"wind": 3}) == ("weather", {"wind": 3})
+    assert "payload.wind: field required; a 'weather' payload is {wind: number}" in faults("weather", {})
