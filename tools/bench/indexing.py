@@ -1,0 +1,91 @@
+"""Rows about the index: how long it takes to build, and what memory it takes."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import time
+import tracemalloc
+
+import orjson
+
+from mq_server import Mailroom
+from tools.bench.corpus import Corpus
+from tools.bench.measuring import FLOOR, OURS, Figure, Row, Sample, Site, WrongResult
+
+_BUILD = (Figure("s", "s", "time"), Figure("per_s", "msgs/s", "rate", more_is_better=True))
+_MEMORY = (Figure("held_b", "bytes", "held"), Figure("peak_b", "bytes", "at the peak"))
+
+
+def measure_build(site: Site) -> Sample:
+    """From a new Mailroom to its first answer that concerns all messages."""
+    corpus = site.known()
+    started = time.perf_counter()
+    held = asyncio.run(_built(corpus))
+    elapsed_s = time.perf_counter() - started
+    if held != corpus.messages:
+        raise WrongResult(f"{held} of {corpus.messages} messages are indexed")
+    return {"s": elapsed_s, "per_s": corpus.messages / elapsed_s}
+
+
+def measure_build_floor(site: Site) -> Sample:
+    """Reading all files and decoding each line."""
+    corpus = site.known()
+    started = time.perf_counter()
+    count = 0
+    for path in corpus.root.glob("*.jsonl"):
+        for line in path.read_bytes().splitlines():
+            orjson.loads(line)
+            count += 1
+    elapsed_s = time.perf_counter() - started
+    if count != corpus.messages:
+        raise WrongResult(f"{count} of {corpus.messages} lines were read")
+    return {"s": elapsed_s, "per_s": corpus.messages / elapsed_s}
+
+
+def measure_memory(site: Site) -> Sample:
+    """What Python has allocated for the index, per message."""
+    corpus = site.known()
+    asyncio.run(_warmed_up())
+    tracemalloc.start()
+    held_b, peak_b = asyncio.run(_memory(corpus))
+    return {"held_b": held_b / corpus.messages, "peak_b": peak_b / corpus.messages}
+
+
+async def _built(corpus: Corpus) -> int:
+    async with Mailroom(corpus.root) as room:
+        directory = await room.directory()
+        return sum(channel.messages for channel in directory.channels)
+
+
+async def _memory(corpus: Corpus) -> tuple[int, int]:
+    async with Mailroom(corpus.root) as room:
+        await room.directory()
+        gc.collect()
+        return tracemalloc.get_traced_memory()
+
+
+async def _warmed_up() -> None:
+    """Import and create what every event loop and Mailroom needs, so that only messages are counted."""
+    async with Mailroom(os.devnull + "-no-such-folder") as room:
+        await room.directory()
+
+
+ROWS = (
+    Row(
+        name="index",
+        title="index of a production",
+        figures=_BUILD,
+        contenders={OURS: measure_build, FLOOR: measure_build_floor},
+        floor="read the files, decode each line",
+        reads_corpus=True,
+    ),
+    Row(
+        name="index-memory",
+        title="memory of the index, per message",
+        figures=_MEMORY,
+        contenders={OURS: measure_memory},
+        reads_corpus=True,
+    ),
+)
