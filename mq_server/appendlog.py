@@ -42,9 +42,11 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import NamedTuple
 
+from mq_server.blocks import BOM, Block, count_line_feeds, open_existing, opened, read_at, read_blocks, sync_folder
 from mq_server.errors import FileVanished, MailError, WriteFailed
 from mq_server.locks import FileLock
-from mq_server.message import Unreadable, parse_fields, parse_time
+from mq_server.message import Unreadable, parse_fields
+from mq_server.names import parse_time
 from mq_server.stamp import Fingerprint, Stamp, StampFile, new_generation, set_mtime
 
 UNSTAMPED = -1
@@ -53,13 +55,9 @@ GONE_S = 1.0
 _PAUSE_S = 0.005
 _SETTLE_LIMIT_S = 5.0
 _REPLACED_ATTEMPTS = 20
-_BLOCK_BYTES = 4 * 1024 * 1024
 _TAIL_BYTES = 1024 * 1024
 _READER_LOCK_S = 0.05  # answers wait for it; without the lock a reader re-reads more than it must
-_IN_USE_S = 1.0 if os.name == "nt" else 0.0
-_READ = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0)
 _APPEND = os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0)
-_BOM = b"\xef\xbb\xbf"
 _fdatasync = getattr(os, "fdatasync", os.fsync)  # Windows and macOS have fsync only
 
 
@@ -108,23 +106,6 @@ class Look(Enum):
     """Somebody else touched it, or one of our writers is between its write and its stamp."""
 
 
-class Block(NamedTuple):
-    """Some whole lines: where they start, the first one's number, their bytes."""
-
-    offset: int
-    first_line: int
-    data: bytes
-
-    def lines(self) -> Iterator[tuple[int, int, bytes]]:
-        """(offset, line number, bytes without line end) of each line that is not blank."""
-        offset = len(_BOM) if self.offset == 0 and self.data.startswith(_BOM) else self.offset
-        for number, ended in enumerate(self.data[offset - self.offset :].split(b"\n"), self.first_line):
-            line = ended.removesuffix(b"\r")
-            if line and not line.isspace():
-                yield offset, number, line
-            offset += len(ended) + 1
-
-
 @dataclass(frozen=True, slots=True)
 class Change:
     """What a reader must take in to know the file: new lines at the end, or everything anew (`replaced`)."""
@@ -148,10 +129,10 @@ class Change:
         """
         if self.view.fingerprint is None or self.size_bytes == 0:
             return
-        with _opened(self.log.path) as handle:
+        with opened(self.log.path) as handle:
             if os.fstat(handle).st_ino != self.view.fingerprint.inode:
                 raise FileNotFoundError(errno.ENOENT, "replaced while it was read", str(self.log.path))
-            yield from _blocks(handle, self.start, self.view.fingerprint.size, self.first_line)
+            yield from read_blocks(handle, self.start, self.view.fingerprint.size, self.first_line)
 
 
 class AppendLog:
@@ -220,8 +201,8 @@ class AppendLog:
             if durable:
                 _fdatasync(written.handle)
             if durable and written.created:
-                _sync_folder(self.path.parent)
-                _sync_folder(self.path.parent.parent)
+                sync_folder(self.path.parent)
+                sync_folder(self.path.parent.parent)
         except OSError as error:
             outcome = "The message is in the file, but the disk did not confirm it"
             raise WriteFailed(self.path, error, outcome) from error
@@ -259,7 +240,7 @@ class AppendLog:
                     return os.open(self.path, _APPEND | os.O_CREAT | os.O_EXCL, 0o666)
                 except FileExistsError:
                     return None
-            handle = _open_existing(self.path, _APPEND)
+            handle = open_existing(self.path, _APPEND)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -291,7 +272,7 @@ class AppendLog:
         if current is None or current.inode != os.fstat(handle).st_ino:
             return None
         start = max(0, size - 1)
-        end = (b"" if size else b"\n") + _read_at(handle, start, current.size - start)
+        end = (b"" if size else b"\n") + read_at(handle, start, current.size - start)
         found = end.find(b"\n" + lines)
         if found < 0:
             return None
@@ -299,7 +280,7 @@ class AppendLog:
         created = tail.fingerprint is None
         if offset != size + tail.torn:
             # Somebody else wrote at the same moment. Without a stamp, whoever comes next reads the file anew.
-            return Written(handle, _count_line_feeds(handle, offset) + 1, created)
+            return Written(handle, count_line_feeds(handle, offset) + 1, created)
         set_mtime(handle, time.time_ns())
         after = Fingerprint.of(os.fstat(handle))
         if after.size == offset + len(lines):
@@ -310,9 +291,9 @@ class AppendLog:
     def _read_tail(self, current: Fingerprint, stamp: Stamp | None) -> Tail | None:
         """Line feeds, last timestamp and tornness, read from the file; None if it moved meanwhile."""
         try:
-            with _opened(self.path) as handle:
-                line_feeds = _count_line_feeds(handle, current.size)
-                end = _read_at(handle, max(0, current.size - _TAIL_BYTES), _TAIL_BYTES)
+            with opened(self.path) as handle:
+                line_feeds = count_line_feeds(handle, current.size)
+                end = read_at(handle, max(0, current.size - _TAIL_BYTES), _TAIL_BYTES)
                 if Fingerprint.of(os.fstat(handle)) != current:
                     return None
         except FileNotFoundError:
@@ -390,8 +371,8 @@ class AppendLog:
 
     def _checksum(self, size: int) -> int:
         checksum = 0
-        with _opened(self.path) as handle:
-            for block in _blocks(handle, 0, size, 1):
+        with opened(self.path) as handle:
+            for block in read_blocks(handle, 0, size, 1):
                 checksum = zlib.crc32(block.data, checksum)
         return checksum
 
@@ -410,14 +391,14 @@ class AppendLog:
             FileNotFoundError: There is no such file now.
         """
         found: list[bytes] = []
-        with _opened(self.path) as handle:
+        with opened(self.path) as handle:
             first = 0
             while first < len(spans):
                 last = first
                 while last + 1 < len(spans) and 0 <= spans[last + 1][0] - sum(spans[last]) <= 4096:
                     last += 1
                 start = spans[first][0]
-                data = _read_at(handle, start, sum(spans[last]) - start)
+                data = read_at(handle, start, sum(spans[last]) - start)
                 found += [data[offset - start : offset - start + length] for offset, length in spans[first : last + 1]]
                 first = last + 1
         return found
@@ -428,77 +409,11 @@ def _is_quiet(current: Fingerprint) -> bool:
     return time.time_ns() - current.mtime_ns > QUIET_S * 1e9
 
 
-def _open_existing(path: Path, flags: int) -> int:
-    deadline = time.monotonic() + _IN_USE_S
-    while True:
-        try:
-            return os.open(path, flags)
-        except PermissionError:
-            # On Windows a file cannot be opened while an editor saves it or a virus scanner looks at it.
-            if time.monotonic() >= deadline:
-                raise
-        time.sleep(_PAUSE_S)
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    handle = _open_existing(path, _READ)
-    try:
-        yield handle
-    finally:
-        os.close(handle)
-
-
-def _count_line_feeds(handle: int, stop: int) -> int:
-    return sum(block.data.count(b"\n") for block in _blocks(handle, 0, stop, 1))
-
-
-def _blocks(handle: int, start: int, stop: int, first_line: int) -> Iterator[Block]:
-    """The bytes from `start` to `stop` in blocks that end with a line, but for the last."""
-    offset, rest = start, b""
-    while offset + len(rest) < stop:
-        data = rest + _read_at(handle, offset + len(rest), min(_BLOCK_BYTES, stop - offset - len(rest)))
-        if len(data) == len(rest):
-            break  # cut shorter meanwhile; the next look at the file sees that
-        end = data.rfind(b"\n") + 1
-        if end == 0 and offset + len(data) < stop:
-            rest = data
-            continue
-        block = data if offset + len(data) >= stop else data[:end]
-        yield Block(offset, first_line, block)
-        first_line += block.count(b"\n")
-        offset, rest = offset + len(block), data[len(block) :]
-
-
-def _read_at(handle: int, offset: int, length: int) -> bytes:
-    os.lseek(handle, offset, os.SEEK_SET)  # os.pread does not exist on Windows
-    data = os.read(handle, length) if length > 0 else b""
-    while 0 < len(data) < length:
-        more = os.read(handle, length - len(data))
-        if not more:
-            break
-        data += more
-    return data
-
-
 def _newest_us(end: bytes) -> int:
     """The timestamp of the last readable line, in microseconds since 1970; 0 when there is none."""
     for line in reversed(end.split(b"\n")):
         try:
-            return parse_time(parse_fields(line.strip().removeprefix(_BOM))["timestamp"])
+            return parse_time(parse_fields(line.strip().removeprefix(BOM))["timestamp"])
         except Unreadable:
             continue
     return 0
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new name in a folder durable. Windows has no such call; NTFS journals names itself."""
-    if os.name == "posix":
-        try:
-            handle = os.open(folder, os.O_RDONLY)
-        except PermissionError:
-            return  # one may use a folder without being allowed to list it
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from mq_server.errors import Problem
-from mq_server.message import Unreadable, id_number, id_text, is_id, parse_fields, parse_time
+from mq_server.message import Unreadable, parse_fields
+from mq_server.names import id_number, id_text, is_id, parse_time
 
 _LOW = (1 << 64) - 1
 _ID_BITS_PER_CHARACTER = 5

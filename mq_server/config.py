@@ -15,7 +15,7 @@ from textwrap import wrap
 from typing import Any, ClassVar, Literal
 
 from mq_server.errors import ConfigError, InvalidName
-from mq_server.message import check_name
+from mq_server.names import check_name
 
 FILE_NAME = "mq.toml"
 _CHECKED: dict[str, Any] = {"extra": "forbid"}

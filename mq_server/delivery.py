@@ -25,7 +25,7 @@ import orjson
 
 from mq_server.columns import ChannelIndex
 from mq_server.errors import Problem
-from mq_server.message import id_number, is_id, parse_time
+from mq_server.names import id_number, is_id, parse_time
 
 OPERATIONS = ("ack", "reject", "reopen", "seek")
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from mq_server.columns import ChannelIndex, Names, Place
 from mq_server.errors import AmbiguousReference, UnknownReference
-from mq_server.message import Reference, id_text
+from mq_server.names import Reference, id_text
 
 
 class Filter(NamedTuple):

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from mq_server.answers import Posted, Recipient
 from mq_server.columns import Place
 from mq_server.errors import InvalidRequest, MailError, MessageTooLong, UnknownChannel, near_miss
-from mq_server.message import Draft, as_names, check_name, encode_line
+from mq_server.message import Draft, encode_line
+from mq_server.names import as_names, check_name
 from mq_server.room import Room
 from mq_server.store import Append
 

@@ -22,7 +22,8 @@ from mq_server.answers import (
 from mq_server.columns import Place
 from mq_server.errors import InvalidRequest, Stale, Unsteady
 from mq_server.index import Filter
-from mq_server.message import Message, check_name, id_number, id_text
+from mq_server.message import Message
+from mq_server.names import check_name, id_number, id_text
 from mq_server.paging import make_token, open_token, resume
 from mq_server.room import Room, channel_matcher, checked_limit
 from mq_server.search import Query

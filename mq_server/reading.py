@@ -11,14 +11,8 @@ from mq_server.columns import ChannelIndex, Place
 from mq_server.delivery import receipt_fields
 from mq_server.errors import AmbiguousReference, InvalidRequest, UnknownReference
 from mq_server.index import Index
-from mq_server.message import (
-    Message,
-    check_name,
-    encode_line,
-    format_time,
-    id_number,
-    id_text,
-)
+from mq_server.message import Message, encode_line
+from mq_server.names import check_name, format_time, id_number, id_text
 from mq_server.paging import make_token, open_token, resume
 from mq_server.room import Room, channel_matcher, checked_limit, is_glob
 from mq_server.store import Append

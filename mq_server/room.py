@@ -12,7 +12,7 @@ from mq_server import config as config_module
 from mq_server.columns import ChannelIndex, Place
 from mq_server.errors import InvalidRequest, UnknownChannel, UnknownReference, near_miss
 from mq_server.index import Index
-from mq_server.message import as_names, check_name, id_text, parse_reference, parse_time
+from mq_server.names import as_names, check_name, id_text, parse_reference, parse_time
 from mq_server.shelf import Shelf
 from mq_server.store import Append, Store, Stored
 

@@ -22,7 +22,8 @@ from mq_server.columns import ChannelIndex, Place
 from mq_server.delivery import ReaderState, ReceiptIndex, Unread
 from mq_server.errors import Problem, Stale, Unsteady
 from mq_server.index import Index
-from mq_server.message import Message, Unreadable, format_time, id_number, id_text, parse_line
+from mq_server.message import Message, Unreadable, parse_line
+from mq_server.names import format_time, id_number, id_text
 from mq_server.store import MAX_AHEAD_US, RECEIPTS, SUFFIX, Store
 from mq_server.watch import Feed, Subscription, Watcher
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from mq_server.appendlog import AppendLog, Tail, Written
 from mq_server.errors import InvalidName, MailError, PartlyPosted, Problem, WriteFailed
-from mq_server.message import check_name, mint_id
+from mq_server.names import check_name, mint_id
 
 SUFFIX = ".jsonl"
 RUNTIME = ".mq"

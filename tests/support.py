@@ -14,10 +14,12 @@ from typing import Any, TypeVar
 
 from hypothesis import settings
 
-from mq_server.appendlog import AppendLog, Block, Change, Look, View
+from mq_server.appendlog import AppendLog, Change, Look, View
+from mq_server.blocks import Block
 from mq_server.columns import ChannelIndex, Names
 from mq_server.locks import FileLock
-from mq_server.message import encode_line, format_time, id_text, mint_id
+from mq_server.message import encode_line
+from mq_server.names import format_time, id_text, mint_id
 
 DEADLINE_S = 30.0
 START_US = 1_790_000_000_000_000

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from mq_server import appendlog
+from mq_server import appendlog, blocks
 from mq_server.appendlog import AppendLog
 from mq_server.errors import FileVanished, WriteFailed
 from tests.support import LogReader, append, close_locks, eventually, examples, line, new_log, output, write
@@ -271,11 +271,11 @@ def test_an_editor_that_holds_the_file_is_waited_for(tmp_path: Path, monkeypatch
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         return real_open(path, flags, *rest)
 
-    monkeypatch.setattr(appendlog, "_IN_USE_S", 10.0)
+    monkeypatch.setattr(blocks, "_IN_USE_S", 10.0)
     monkeypatch.setattr(os, "open", refusing)
     assert append(log, TWO) == 2
     refusals = itertools.repeat(True)
-    monkeypatch.setattr(appendlog, "_IN_USE_S", 0.02)
+    monkeypatch.setattr(blocks, "_IN_USE_S", 0.02)
     with pytest.raises(WriteFailed, match="make it writable for this user, and close programs that hold it open"):
         append(log, THREE)
 
@@ -468,7 +468,7 @@ def test_blocks_of_any_size_give_the_same_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int
 ) -> None:
     data = b"\xef\xbb\xbf" + ONE + b"\n" + TWO[:-1] + b"\r\n" + b"x" * 500 + b"\n" + THREE[:-1]
-    monkeypatch.setattr(appendlog, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(blocks, "_BLOCK_BYTES", block_bytes)
     log = new_log(tmp_path)
     aged(write(log.path, data))
     assert LogReader(log).take() == stood(data)

@@ -27,7 +27,7 @@ from mq_server.cli import DEFAULT_ROOT, main
 from mq_server.cli.options import moment, seconds
 from mq_server.cli.writing import EXAMPLE_ROSTER
 from mq_server.mailroom import DEFAULT_ROOT as MAILROOM_ROOT
-from mq_server.message import parse_time
+from mq_server.names import parse_time
 
 MQ = [sys.executable, "-m", "mq_server"]
 DEADLINE_S = 30.0

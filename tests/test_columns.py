@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mq_server.columns import ChannelIndex, Names
-from mq_server.message import format_time, id_number
+from mq_server.names import format_time, id_number
 from tests.support import START_US, indexed, known_id, line
 
 ID_A, ID_B = known_id(0), known_id(5)

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mq_server.appendlog import Block
+from mq_server.blocks import Block
 from mq_server.columns import ChannelIndex
 from mq_server.delivery import ReaderState, ReceiptIndex, Unread, receipt_fields
-from mq_server.message import encode_line, format_time, id_number
+from mq_server.message import encode_line
+from mq_server.names import format_time, id_number
 from tests.support import START_US, append, indexed, known_id, line, merged_both_ways, new_log
 
 IDS = [known_id(number) for number in range(8)]

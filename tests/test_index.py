@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mq_server.columns import Place
 from mq_server.errors import AmbiguousReference, UnknownReference
 from mq_server.index import Filter, Index
-from mq_server.message import id_number, id_text, parse_reference
+from mq_server.names import id_number, id_text, parse_reference
 from tests.support import START_US, append, indexed, known_id, line, merged_both_ways, new_log
 
 IDS = [known_id(number) for number in range(20)]

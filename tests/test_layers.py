@@ -13,6 +13,7 @@ from tests.support import output
 PACKAGE = Path(mq_server.__file__).parent
 LAYERS = [
     {"errors", "stamp"},
+    {"blocks", "names"},
     {"message"},
     {"answers", "columns", "config", "locks", "paging", "payloads", "search"},
     {"appendlog", "delivery", "index"},

@@ -16,21 +16,23 @@ from mq_server.message import (
     STORED_KEYS,
     Draft,
     Message,
-    Reference,
     Unreadable,
-    check_name,
     encode_line,
     fault_of,
+    parse_fields,
+    parse_line,
+    plain_payload,
+)
+from mq_server.names import (
+    Reference,
+    check_name,
     format_time,
     id_number,
     id_text,
     is_id,
     mint_id,
-    parse_fields,
-    parse_line,
     parse_reference,
     parse_time,
-    plain_payload,
 )
 
 ID = "01KB3Q5R6S7T8V9W0X1Y2Z3A4B"

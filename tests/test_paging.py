@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mq_server.errors import InvalidRequest
-from mq_server.message import id_number
+from mq_server.names import id_number
 from mq_server.paging import Place, make_token, open_token, resume
 from tests.support import known_id
 

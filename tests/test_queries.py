@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from mq_server.answers import Activity, Hits, Page, Report
 from mq_server.errors import InvalidRequest, UnknownChannel, UnknownReference
 from mq_server.mailroom import Mailroom
-from mq_server.message import Message, format_time
+from mq_server.message import Message
+from mq_server.names import format_time
 from tests.support import START_US, append, commit, examples, git, known_id, line, merged_both_ways, new_log, run, write
 
 NUMBER = {known_id(number): number for number in range(1000)}

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from mq_server.answers import Page
 from mq_server.errors import InvalidRequest, LockTimeout, UnknownChannel, UnknownReference
 from mq_server.mailroom import Mailroom
-from mq_server.message import Message, format_time
+from mq_server.message import Message
+from mq_server.names import format_time
 from tests.support import START_US, examples, known_id, line, run, write
 
 Answer = Callable[[Mailroom], Awaitable[Any]]

@@ -17,7 +17,8 @@ import pytest
 from mq_server import appendlog
 from mq_server.appendlog import AppendLog, Tail
 from mq_server.errors import InvalidName, LockTimeout, PartlyPosted, WriteFailed
-from mq_server.message import encode_line, format_time, id_number, parse_line
+from mq_server.message import encode_line, parse_line
+from mq_server.names import format_time, id_number
 from mq_server.store import Append, Store, Stored, next_time_us
 from tests.support import fields, line, run, write
 

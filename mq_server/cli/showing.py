@@ -100,7 +100,7 @@ async def _is_channel(room: Mailroom, what: str) -> bool:
         NothingNamed: Neither is there.
         AmbiguousReference: It is the end of several ids.
     """
-    from mq_server.message import parse_reference
+    from mq_server.names import parse_reference
     from mq_server.room import is_glob
 
     channels = [state.channel for state in (await room.directory()).channels]

@@ -15,7 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mq_server.message import Message, format_time, parse_time
+from mq_server.message import Message
+from mq_server.names import format_time, parse_time
 from mq_server.render.forms import has_form, shaped
 from mq_server.render.plain import capped, readable
 from mq_server.render.text import columns, cut, visible_line, wrap

@@ -19,7 +19,7 @@ from mcp_types import CallToolRequestParams, CallToolResult, ListToolsResult
 
 from mq_server import __version__
 from mq_server.mailroom import Mailroom
-from mq_server.message import check_name
+from mq_server.names import check_name
 from mq_server.server.calls import call_tool
 from mq_server.server.resources import Resources
 from mq_server.server.tools import BY_NAME, TOOLS

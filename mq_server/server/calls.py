@@ -11,7 +11,7 @@ from mcp_types import CallToolResult, TextContent
 
 from mq_server.errors import InvalidRequest, MailError
 from mq_server.mailroom import Mailroom
-from mq_server.message import check_name
+from mq_server.names import check_name
 from mq_server.server.arguments import check_arguments, with_example
 from mq_server.server.tools import BY_NAME
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from random import Random
 from typing import Self
 
-from mq_server.message import Draft, encode_line, mint_id
+from mq_server.message import Draft, encode_line
+from mq_server.names import mint_id
 
 CHANNELS = (
     "story_architect",

@@ -1,0 +1,111 @@
+"""Reading and writing a file of lines, a step above the operating system: blocks of whole lines, bytes at a place."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+BOM = b"\xef\xbb\xbf"
+_PAUSE_S = 0.005
+_BLOCK_BYTES = 4 * 1024 * 1024
+_IN_USE_S = 1.0 if os.name == "nt" else 0.0
+_READ = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0)
+
+
+class Block(NamedTuple):
+    """Some whole lines: where they start, the first one's number, their bytes."""
+
+    offset: int
+    first_line: int
+    data: bytes
+
+    def lines(self) -> Iterator[tuple[int, int, bytes]]:
+        """(offset, line number, bytes without line end) of each line that is not blank."""
+        offset = len(BOM) if self.offset == 0 and self.data.startswith(BOM) else self.offset
+        for number, ended in enumerate(self.data[offset - self.offset :].split(b"\n"), self.first_line):
+            line = ended.removesuffix(b"\r")
+            if line and not line.isspace():
+                yield offset, number, line
+            offset += len(ended) + 1
+
+
+def open_existing(path: Path, flags: int) -> int:
+    """A handle of a file, which on Windows may have to be waited for.
+
+    Args:
+        path: The file.
+        flags: As of `os.open`.
+
+    Raises:
+        OSError: It does not exist, or is not for us.
+    """
+    deadline = time.monotonic() + _IN_USE_S
+    while True:
+        try:
+            return os.open(path, flags)
+        except PermissionError:
+            # On Windows a file cannot be opened while an editor saves it or a virus scanner looks at it.
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(_PAUSE_S)
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """A handle for reading that is closed at the end of the context."""
+    handle = open_existing(path, _READ)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def count_line_feeds(handle: int, stop: int) -> int:
+    """How many lines end before the place `stop`."""
+    return sum(block.data.count(b"\n") for block in read_blocks(handle, 0, stop, 1))
+
+
+def read_blocks(handle: int, start: int, stop: int, first_line: int) -> Iterator[Block]:
+    """The bytes from `start` to `stop` in blocks that end with a line, but for the last."""
+    offset, rest = start, b""
+    while offset + len(rest) < stop:
+        data = rest + read_at(handle, offset + len(rest), min(_BLOCK_BYTES, stop - offset - len(rest)))
+        if len(data) == len(rest):
+            break  # cut shorter meanwhile; the next look at the file sees that
+        end = data.rfind(b"\n") + 1
+        if end == 0 and offset + len(data) < stop:
+            rest = data
+            continue
+        block = data if offset + len(data) >= stop else data[:end]
+        yield Block(offset, first_line, block)
+        first_line += block.count(b"\n")
+        offset, rest = offset + len(block), data[len(block) :]
+
+
+def read_at(handle: int, offset: int, length: int) -> bytes:
+    """The bytes at a place; fewer where the file ends."""
+    os.lseek(handle, offset, os.SEEK_SET)  # os.pread does not exist on Windows
+    data = os.read(handle, length) if length > 0 else b""
+    while 0 < len(data) < length:
+        more = os.read(handle, length - len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a new name in a folder durable. Windows has no such call; NTFS journals names itself."""
+    if os.name == "posix":
+        try:
+            handle = os.open(folder, os.O_RDONLY)
+        except PermissionError:
+            return  # one may use a folder without being allowed to list it
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

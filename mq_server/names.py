@@ -1,0 +1,127 @@
+"""What things are called: names of channels and people, ids, times, references to messages. No I/O."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import NamedTuple
+
+from mq_server.errors import InvalidName
+
+ID_LENGTH = 26
+REF_SUFFIX_LENGTH = 4
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_ID = re.compile(rf"[0-7][{_CROCKFORD}]{{25}}")
+_CHANNEL = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+# Windows opens a device, not a file, for these names whatever the extension
+# (learn.microsoft.com, "Naming Files, Paths, and Namespaces").
+_DEVICES = frozenset(["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))])
+_NAME_RULE = "is not a valid name: use 1 to 64 of a-z, 0-9, _ and -, starting with a letter or digit"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def check_name(what: str, name: object) -> str:
+    """Return `name` if it is a valid name of a channel, reader or sender.
+
+    Args:
+        what: The noun for the error: "channel", "reader", "sender".
+
+    Raises:
+        InvalidName: It is outside the grammar, or a Windows device name.
+    """
+    if not isinstance(name, str) or not _CHANNEL.fullmatch(name):
+        raise InvalidName(what, name, _NAME_RULE)
+    if name in _DEVICES:
+        raise InvalidName(what, name, "is a device on Windows; choose another name")
+    return name
+
+
+# --- ids and times -------------------------------------------------------------------------------------------------
+
+
+def mint_id(time_us: int) -> str:
+    """A new ULID (github.com/ulid/spec) whose 48 bits of milliseconds are those of `time_us` (microseconds)."""
+    number = (time_us // 1000) << 80 | int.from_bytes(os.urandom(10), "big")
+    return id_text(number)
+
+
+def id_number(message_id: str) -> int:
+    """The 128-bit number a ULID stands for."""
+    return int(message_id.translate(_TO_BASE32HEX), 32)
+
+
+_TO_BASE32HEX = str.maketrans(_CROCKFORD, "0123456789ABCDEFGHIJKLMNOPQRSTUV")
+_PAIRS = [first + second for first in _CROCKFORD for second in _CROCKFORD]
+
+
+def id_text(number: int) -> str:
+    """The ULID of a 128-bit number; the inverse of `id_number`."""
+    return "".join([_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)])
+
+
+def is_id(text: str) -> bool:
+    """Whether `text` is a whole message id."""
+    return _ID.fullmatch(text) is not None
+
+
+def format_time(time_us: int) -> str:
+    """RFC 3339 in UTC with microseconds and `Z`, from microseconds since 1970."""
+    seconds, microseconds = divmod(time_us, 1_000_000)
+    return f"{_whole_second(seconds)}.{microseconds:06d}Z"
+
+
+@lru_cache(maxsize=64)  # posts come many a second
+def _whole_second(seconds: int) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat()[:-6]
+
+
+def parse_time(text: str) -> int:
+    """Microseconds since 1970 of an RFC 3339 time.
+
+    Raises:
+        ValueError: It is no time, has no time zone, or lies before 1970, where ids have no milliseconds.
+    """
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} has no time zone; write it as 2026-11-22T13:12:52Z")
+    time_us = (moment - _EPOCH) // _MICROSECOND
+    if time_us < 0:
+        raise ValueError(f"{text!r} lies before 1970")
+    return time_us
+
+
+# --- ways to name a message ------------------------------------------------------------------------------------------
+
+
+class Reference(NamedTuple):
+    """A way to name a message, taken apart: a whole id or the end of one, a place, or both (`narrator:42~K3QF`)."""
+
+    suffix: str = ""
+    channel: str = ""
+    line: int = 0
+
+
+_PLACE = re.compile(r"([a-z0-9][a-z0-9_-]{0,63}):([1-9][0-9]{0,11})(?:~([0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{1,26}))?")
+_SUFFIX = re.compile(rf"[{_CROCKFORD}]{{4,26}}")
+
+
+def parse_reference(text: object) -> Reference | None:
+    """Take a reference apart; None if it has none of the four forms. Letter case of an id does not matter."""
+    if not isinstance(text, str):
+        return None
+    text = text.strip()
+    place = _PLACE.fullmatch(text)
+    if place:
+        return Reference((place[3] or "").upper(), place[1], int(place[2]))
+    upper = text.upper()
+    return Reference(upper) if _SUFFIX.fullmatch(upper) else None
+
+
+def as_names(what: str, names: str | Iterable[str]) -> tuple[str, ...]:
+    """One name or several, checked, without repeats, in the order given."""
+    given = [names] if isinstance(names, str) else list(names)
+    return tuple(dict.fromkeys(check_name(what, name) for name in given))
