@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing import get_context
@@ -36,12 +36,20 @@ def serve_mailroom(folder: Path, pipe: Connection) -> None:
     """Our server."""
     from mq_server.server import run_http
 
-    asyncio.run(run_http(folder, port=0, started=pipe.send))
+    _run(run_http(folder, port=0, started=pipe.send))
 
 
 def serve_empty_tool(_: Path, pipe: Connection) -> None:
     """A server whose tools do nothing."""
-    asyncio.run(_serve_empty_tool(pipe))
+    _run(_serve_empty_tool(pipe))
+
+
+def _run(serving: Coroutine[Any, Any, None]) -> None:
+    """Serve on the event loop that `mq serve` takes."""
+    from mq_server.server.http import fast_loop
+
+    with asyncio.Runner(loop_factory=fast_loop()) as runner:
+        runner.run(serving)
 
 
 async def _serve_empty_tool(pipe: Connection) -> None:
@@ -64,7 +72,7 @@ async def _serve_empty_tool(pipe: Connection) -> None:
         on_call_tool=call_tool,
     )
     config = uvicorn.Config(server.streamable_http_app(streamable_http_path="/mcp"), log_config=None, access_log=False)
-    # asyncio turns Nagle's delays off for sockets that say they are TCP; those of `socket.create_server` do not.
+    # Event loops turn Nagle's delays off for sockets that say they are TCP; those of `socket.create_server` do not.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(100)
