@@ -26,6 +26,7 @@ from hypothesis.stateful import (
 from mq_server import appendlog, blocks
 from mq_server.appendlog import AppendLog
 from mq_server.errors import FileVanished, WriteFailed
+from mq_server.stamp import Fingerprint
 from tests.support import LogReader, append, close_locks, eventually, examples, line, new_log, output, write
 
 ONE, TWO, THREE = line(1), line(2), line(3)
@@ -136,6 +137,8 @@ def test_a_line_torn_at_any_byte_is_repaired_by_a_line_feed(tmp_path: Path, befo
     for cut in range(len(TWO) + 1):
         log = new_log(tmp_path, f"cut{cut}")
         data = before + TWO[:cut]
+        with log.lock.held(5):
+            pass  # so that the reader finds a lock and may adopt the file
         aged(write(log.path, data))
         reader = LogReader(new_log(tmp_path, f"cut{cut}"))
         assert reader.take() == stood(data)
@@ -152,6 +155,8 @@ def test_whatever_stands_at_the_end_nothing_is_glued_to_it(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, batches: list[bool]
 ) -> None:
     log = new_log(tmp_path_factory.mktemp("log"))
+    with log.lock.held(5):
+        pass  # so that the reader finds a lock and may adopt the file
     aged(write(log.path, data))
     reader = LogReader(new_log(log.path.parent))
     reader.take()
@@ -299,7 +304,7 @@ def at_the_write(log: AppendLog, monkeypatch: pytest.MonkeyPatch, *, act: Callab
 
 @pytest.mark.skipif(os.name == "nt", reason="replaces a file that is open")
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("stale", [ONE + TWO, TWO, b"", ONE + TWO[:-1]])
+@pytest.mark.parametrize("stale", [ONE + TWO, TWO, b"", ONE + TWO[:-1], ONE + TWO + line(8) + line(9)])
 def test_a_file_replaced_under_an_append_gets_the_line_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: bool, stale: bytes
 ) -> None:
@@ -485,9 +490,30 @@ def save_by_rename(path: Path, data: bytes) -> None:
     write(path.with_suffix(".tmp"), data).replace(path)
 
 
+TICK_NS = 10_000_000
+
+
+@pytest.fixture
+def coarse_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel whose clock for files ticks every 10 ms, as older ones do; times that were set are exact still."""
+    exact: set[int] = set()
+    real_set_mtime = appendlog.set_mtime
+
+    def set_mtime(handle: int, time_ns: int) -> None:
+        exact.add(time_ns)
+        real_set_mtime(handle, time_ns)
+
+    def of(stat: os.stat_result) -> Fingerprint:
+        mtime_ns = stat.st_mtime_ns if stat.st_mtime_ns in exact else stat.st_mtime_ns // TICK_NS * TICK_NS
+        return Fingerprint(stat.st_size, mtime_ns, stat.st_ctime_ns // TICK_NS * TICK_NS, stat.st_ino)
+
+    monkeypatch.setattr(appendlog, "set_mtime", set_mtime)
+    monkeypatch.setattr(Fingerprint, "of", of)
+
+
 @pytest.mark.parametrize("save", [save_in_place, save_by_rename])
 def test_a_change_of_the_same_size_within_the_same_tick_is_seen(
-    tmp_path: Path, save: Callable[[Path, bytes], None]
+    tmp_path: Path, save: Callable[[Path, bytes], None], coarse_clock: None
 ) -> None:
     log, reader = new_log(tmp_path), LogReader(new_log(tmp_path))
     for number in range(40):
@@ -502,7 +528,7 @@ def test_a_change_of_the_same_size_within_the_same_tick_is_seen(
         aged(log.path)
 
 
-def test_a_change_right_after_a_read_is_seen_though_the_clock_did_not_tick(tmp_path: Path) -> None:
+def test_a_change_right_after_a_read_is_seen_though_the_clock_did_not_tick(tmp_path: Path, coarse_clock: None) -> None:
     log = new_log(tmp_path)
     reader = LogReader(log)
     for number in range(100):
@@ -839,9 +865,10 @@ class Anything(RuleBasedStateMachine):
         close_locks()
 
 
-def test_a_reader_sees_what_stands_whatever_anybody_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Shorter waits, but longer than the kernel's clock tick, which the waits are there for.
-    monkeypatch.setattr(appendlog, "QUIET_S", 0.015)
+def test_a_reader_sees_what_stands_whatever_anybody_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, coarse_clock: None
+) -> None:
+    monkeypatch.setattr(appendlog, "QUIET_S", 0.015)  # a shorter wait, but longer than a tick, which it is there for
     monkeypatch.setattr(appendlog, "GONE_S", 0.03)
     Anything.folder = tmp_path
     run_state_machine_as_test(Anything, settings=settings(examples(40), stateful_step_count=15))
