@@ -42,7 +42,7 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import NamedTuple
 
-from mq_server.blocks import BOM, Block, count_line_feeds, open_existing, opened, read_at, read_blocks, sync_folder
+from mq_server.blocks import BOM, Block, count_line_feeds, opened, patiently, read_at, read_blocks, sync_folder
 from mq_server.errors import FileVanished, MailError, WriteFailed
 from mq_server.locks import FileLock
 from mq_server.message import Unreadable, parse_fields
@@ -159,7 +159,7 @@ class AppendLog:
             FileVanished: Somebody kept rewriting it for 5 s.
         """
         try:
-            return self._quiet_tail()
+            return patiently(self._quiet_tail)
         except OSError as error:
             raise WriteFailed(self.path, error) from error
 
@@ -237,10 +237,10 @@ class AppendLog:
             if tail.fingerprint is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 try:
-                    return os.open(self.path, _APPEND | os.O_CREAT | os.O_EXCL, 0o666)
+                    return patiently(lambda: os.open(self.path, _APPEND | os.O_CREAT | os.O_EXCL, 0o666))
                 except FileExistsError:
                     return None
-            handle = open_existing(self.path, _APPEND)
+            handle = patiently(lambda: os.open(self.path, _APPEND))
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+T = TypeVar("T")
 BOM = b"\xef\xbb\xbf"
 _PAUSE_S = 0.005
 _BLOCK_BYTES = 4 * 1024 * 1024
-_IN_USE_S = 1.0 if os.name == "nt" else 0.0
+IN_USE_S = 1.0 if os.name == "nt" else 0.0
 _READ = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0)
 
 
@@ -33,22 +34,20 @@ class Block(NamedTuple):
             offset += len(ended) + 1
 
 
-def open_existing(path: Path, flags: int) -> int:
-    """A handle of a file, which on Windows may have to be waited for.
+def patiently(action: Callable[[], T]) -> T:
+    """Do something with a file that somebody else may just be using.
 
-    Args:
-        path: The file.
-        flags: As of `os.open`.
+    On Windows that is refused while an editor saves the file, a virus scanner looks at it, or git has deleted it under
+    an open handle.
 
     Raises:
-        OSError: It does not exist, or is not for us.
+        OSError: It is refused still, after a second, or for another reason.
     """
-    deadline = time.monotonic() + _IN_USE_S
+    deadline = time.monotonic() + IN_USE_S
     while True:
         try:
-            return os.open(path, flags)
+            return action()
         except PermissionError:
-            # On Windows a file cannot be opened while an editor saves it or a virus scanner looks at it.
             if time.monotonic() >= deadline:
                 raise
         time.sleep(_PAUSE_S)
@@ -57,7 +56,7 @@ def open_existing(path: Path, flags: int) -> int:
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[int]:
     """A handle for reading that is closed at the end of the context."""
-    handle = open_existing(path, _READ)
+    handle = os.open(path, _READ)
     try:
         yield handle
     finally:

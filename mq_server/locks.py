@@ -21,6 +21,7 @@ import portalocker
 from mq_server.errors import LockTimeout, MailError, WriteFailed
 
 _PAUSE_S = (0.0001, 0.002)
+_MAKE_ATTEMPTS = 20
 _FLAGS = portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING
 
 
@@ -97,10 +98,11 @@ class FileLock:
         try:
             if not make:
                 return self.path.open("r+b")
-            with suppress(FileNotFoundError):
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                return self.path.open("ab")
-            # Somebody deleted the folder between the two; once more.
+            for _ in range(_MAKE_ATTEMPTS):
+                # Somebody who deletes the folder right now may come between any two steps.
+                with suppress(FileNotFoundError, FileExistsError):
+                    self.path.parent.mkdir(parents=True, exist_ok=True)
+                    return self.path.open("ab")
             self.path.parent.mkdir(parents=True, exist_ok=True)
             return self.path.open("ab")
         except OSError as error:

@@ -18,6 +18,7 @@ from itertools import accumulate
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from mq_server.appendlog import AppendLog, Change, Look, View
+from mq_server.blocks import IN_USE_S
 from mq_server.columns import ChannelIndex, Place
 from mq_server.delivery import ReaderState, ReceiptIndex, Unread
 from mq_server.errors import Problem, Stale, Unsteady
@@ -67,6 +68,7 @@ class Tracked(Generic[R]):
 
     async def refresh(self) -> bool:
         """Take in what changed; whether anything did."""
+        patient_until = time.monotonic() + (0 if self.fault else IN_USE_S)
         for _ in range(_ATTEMPTS):
             try:
                 look = self.source.glance(self.view)
@@ -81,6 +83,12 @@ class Tracked(Generic[R]):
                     _take(reading, change)
             except FileNotFoundError:
                 self.distrust()  # replaced between the look and the read, of which a part may have been taken in
+                continue
+            except PermissionError as error:
+                if time.monotonic() >= patient_until:
+                    return self._unreadable(f"cannot be read: {error.strerror or error}")
+                self.distrust()
+                await asyncio.sleep(IN_USE_S / _ATTEMPTS)
                 continue
             except OSError as error:
                 return self._unreadable(f"cannot be read: {error.strerror or error}")
@@ -209,7 +217,7 @@ class Shelf:
             except OSError:
                 if not attempts_left:
                     raise
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(max(0.001, IN_USE_S / _ATTEMPTS))
         raise Unsteady(self._store.root)
 
     async def _look(self, channels: set[str] | None) -> None:

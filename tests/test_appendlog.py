@@ -276,11 +276,11 @@ def test_an_editor_that_holds_the_file_is_waited_for(tmp_path: Path, monkeypatch
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         return real_open(path, flags, *rest)
 
-    monkeypatch.setattr(blocks, "_IN_USE_S", 10.0)
+    monkeypatch.setattr(blocks, "IN_USE_S", 10.0)
     monkeypatch.setattr(os, "open", refusing)
     assert append(log, TWO) == 2
     refusals = itertools.repeat(True)
-    monkeypatch.setattr(blocks, "_IN_USE_S", 0.02)
+    monkeypatch.setattr(blocks, "IN_USE_S", 0.02)
     with pytest.raises(WriteFailed, match="make it writable for this user, and close programs that hold it open"):
         append(log, THREE)
 

@@ -186,7 +186,7 @@ def test_deleting_the_runtime_folder_under_running_processes_costs_no_post(tmp_p
             tell(process)
         while any(process.poll() is None for process in processes):
             shutil.rmtree(root / ".mq", ignore_errors=True)
-            time.sleep(0.03)
+            time.sleep(0.2)
         answered = [answer for each in printed for answer in each.all()]
     assert len(answered) == 4 * 2 * 30
     check(root, answered, in_order=False)

@@ -172,6 +172,27 @@ def test_a_file_that_may_not_be_read_is_a_problem_and_stops_nothing(
     ask(tmp_path, work)
 
 
+def test_a_file_that_is_in_use_for_a_moment_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = write(tmp_path / "narrator.jsonl", line(0, text="busy"))
+    real_open, refusals = os.open, 0
+
+    def refusing(path: Any, *rest: int) -> int:
+        nonlocal refusals
+        if Path(path) == busy and refusals % 4 != 3:
+            refusals += 1
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        refusals += 1
+        return real_open(path, *rest)
+
+    async def work(room: Mailroom) -> None:
+        monkeypatch.setattr(shelf, "IN_USE_S", 2.0)
+        monkeypatch.setattr(os, "open", refusing)
+        assert await texts(room) == ["busy"]
+        assert refusals >= 7, "refused when it was indexed and when it was shown"
+
+    ask(tmp_path, work)
+
+
 def test_an_index_that_does_not_fit_its_file_is_noticed_and_built_anew(tmp_path: Path) -> None:
     write(tmp_path / "narrator.jsonl", line(0, text="a"), line(1, text="b"))
 
