@@ -31,6 +31,10 @@ class Channel:
         default="", metadata={"description": "What the agent does; `list_channels` shows it to the others."}
     )
     group: str = field(default="", metadata={"description": "A name that several channels share."})
+    max_unread: int | None = field(default=None, metadata={"ge": 0, "description": "This channel's own `max_unread`."})
+    max_deliveries: int | None = field(
+        default=None, metadata={"ge": 0, "description": "This channel's own `max_deliveries`."}
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,45 @@ class Config:
     )
     lock_timeout_s: float = field(
         default=10.0, metadata={"gt": 0, "le": 300, "description": "How long a post waits for a mailbox, in seconds."}
+    )
+    max_lease_s: float = field(
+        default=3600.0, metadata={"gt": 0, "le": 86400, "description": "The longest lease of a claim, in seconds."}
+    )
+    max_deliveries: int = field(
+        default=5,
+        metadata={
+            "ge": 0,
+            "description": "A message claimed so often without being settled is rejected and copied to `dead_letters`; "
+            "0 means never.",
+        },
+    )
+    max_reply_depth: int = field(
+        default=0,
+        metadata={
+            "ge": 0,
+            "description": "A reply below so many others is refused, against agents that answer each other for ever; "
+            "0 means no limit.",
+        },
+    )
+    max_unread: int = field(
+        default=0,
+        metadata={
+            "ge": 0,
+            "description": "A channel with so many unread messages gets no more until its reader has caught up; 0 means "
+            "no limit.",
+        },
+    )
+    max_iterations: int = field(
+        default=0,
+        metadata={
+            "ge": 0,
+            "description": "After so many versions of a scene the scene board says that the best-scored one wins; 0 "
+            "means no limit.",
+        },
+    )
+    strict_types: bool = field(
+        default=False,
+        metadata={"description": "Whether a message of a type that has neither a model nor a schema is refused."},
     )
     channels: dict[str, Channel] = field(
         default_factory=dict,
