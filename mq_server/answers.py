@@ -6,14 +6,15 @@ files that the answer was read from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 
 from mq_server.errors import Problem
 from mq_server.message import Message
+from mq_server.outcomes import Holding, Lease
 
 MAX_PROBLEMS = 10
 ABBREVIATED_CHARACTERS = 280
@@ -21,56 +22,12 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipient:
-    """How a message met a mailbox it was posted to."""
-
-    channel: str
-    created: bool = False
-    waiting: int = 0
-    unread: int | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """`created` only when the post made the mailbox, `unread` only where it is known."""
-        shown: dict[str, Any] = {"channel": self.channel, "waiting": self.waiting}
-        if self.created:
-            shown["created"] = True
-        if self.unread is not None:
-            shown["unread"] = self.unread
-        return shown
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Posted:
-    """A stored message; `message` is the copy in the first of its mailboxes."""
-
-    message: Message
-    recipients: tuple[Recipient, ...]
-
-    @property
-    def id(self) -> str:
-        """The message's id."""
-        return self.message.id
-
-    @property
-    def ref(self) -> str:
-        """The message's ref."""
-        return self.message.ref
-
-    def as_json(self) -> dict[str, Any]:
-        """The shape of the tool's answer."""
-        message = self.message
-        shown: dict[str, Any] = {"id": message.id, "ref": message.ref, "timestamp": message.timestamp}
-        if message.scene is not None:
-            shown["scene"] = message.scene
-        return shown | {"recipients": [recipient.as_json() for recipient in self.recipients]}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
     """Messages of one or more channels.
 
-    `remaining` counts what the question would still give. `merged` says that the place a token named has moved and the
-    page starts at the newest place known unchanged, so that some messages may come again but none is left out.
+    `leases` stand beside the messages when they were claimed. `remaining` counts what the question would still give.
+    `merged` says that the place a token named has moved and the page starts at the newest place known unchanged, so
+    that some messages may come again but none is left out.
     """
 
     messages: tuple[Message, ...] = ()
@@ -80,10 +37,14 @@ class Page:
     merged: bool = False
     timed_out: bool | None = None
     peek: bool = False
+    leases: tuple[Lease, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The shape of the tools' answers."""
-        shown: dict[str, Any] = {"messages": [message.as_json() for message in self.messages]}
+        entries = [message.as_json() for message in self.messages]
+        for entry, lease in zip(entries, self.leases, strict=False):
+            entry |= lease.as_json()
+        shown: dict[str, Any] = {"messages": entries}
         if self.timed_out is not None:
             shown["timed_out"] = self.timed_out
         if self.next is not None:
@@ -205,16 +166,22 @@ class ChannelState:
             shown["group"] = self.group
         shown |= {"messages": self.messages, "unread": self.unread, "waiting": self.waiting}
         if self.last is not None:
-            shown["last"] = heading(self.last)
+            shown["last"] = self.last.heading()
         return shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Directory:
-    """Who is here, what waits for the asker, what it said last."""
+    """Who is here, what waits for the asker, what it holds and still wants to know, what it said last.
+
+    `types` are the names of the production's own message types, or the fields of the types that were asked for.
+    """
 
     you: str | None
     channels: tuple[ChannelState, ...]
+    types: Mapping[str, str] | Sequence[str] = ()
+    holds: tuple[Holding, ...] = ()
+    unanswered: tuple[Message, ...] = ()
     last_posts: tuple[Message, ...] = ()
     problems: tuple[Problem, ...] = ()
 
@@ -222,9 +189,30 @@ class Directory:
         """The shape of the tool's answer."""
         shown: dict[str, Any] = {"you": self.you} if self.you else {}
         shown["channels"] = [channel.as_json() for channel in self.channels]
+        if self.types:
+            shown["types"] = dict(self.types) if isinstance(self.types, Mapping) else list(self.types)
+        if self.holds:
+            shown["holds"] = [holding.as_json() for holding in self.holds]
+        if self.unanswered:
+            shown["unanswered"] = [message.heading() for message in self.unanswered]
         if self.you:
-            shown["last_posts"] = [heading(message) for message in self.last_posts]
+            shown["last_posts"] = [message.heading() for message in self.last_posts]
         return shown | problems_json(self.problems)
+
+
+class Sent(NamedTuple):
+    """That a message was sent: when, in microseconds since 1970, and by whom."""
+
+    time_us: int
+    sender: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """Who wrote when, each message once; and per sender and mailbox how often."""
+
+    sent: tuple[Sent, ...]
+    pairs: Mapping[tuple[str, str], int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,16 +240,6 @@ def problems_json(problems: Sequence[Problem]) -> dict[str, Any]:
     if len(problems) > MAX_PROBLEMS:
         shown.append(f"… and {len(problems) - MAX_PROBLEMS} more: run `mq check`")
     return {"problems": shown}
-
-
-def heading(message: Message) -> dict[str, Any]:
-    """A message without its payload, for lists: ref, time, sender, type."""
-    return {
-        "ref": message.ref,
-        "timestamp": message.timestamp,
-        "sender": message.sender,
-        "msg_type": message.msg_type,
-    }
 
 
 def abbreviated(message: Message) -> dict[str, Any]:

@@ -127,12 +127,7 @@ class Change:
         Raises:
             FileNotFoundError: The file was replaced or removed since; look for changes again.
         """
-        if self.view.fingerprint is None or self.size_bytes == 0:
-            return
-        with opened(self.log.path) as handle:
-            if os.fstat(handle).st_ino != self.view.fingerprint.inode:
-                raise FileNotFoundError(errno.ENOENT, "replaced while it was read", str(self.log.path))
-            yield from read_blocks(handle, self.start, self.view.fingerprint.size, self.first_line)
+        return self.log.blocks(self) if self.size_bytes else iter(())
 
 
 class AppendLog:
@@ -162,6 +157,21 @@ class AppendLog:
             return patiently(self._quiet_tail)
         except OSError as error:
             raise WriteFailed(self.path, error) from error
+
+    def known_tail(self) -> Tail | None:
+        """The end of the file as one of our writers left it; None if it has to be looked at. The lock must be held.
+
+        Raises:
+            WriteFailed: It cannot be looked at.
+        """
+        try:
+            current = Fingerprint.at(self.path)
+            stamp = self._stamp.read(current)
+        except OSError as error:
+            raise WriteFailed(self.path, error) from error
+        if current is None or stamp is None or stamp.fingerprint != current:
+            return None
+        return Tail(current, stamp.generation, stamp.line_feeds, stamp.newest_us)
 
     def append(self, tail: Tail, lines: bytes, newest_us: int) -> Written:
         """Append whole lines. The lock must be held; the caller syncs and closes the handle it gets.
@@ -375,6 +385,18 @@ class AppendLog:
             for block in read_blocks(handle, 0, size, 1):
                 checksum = zlib.crc32(block.data, checksum)
         return checksum
+
+    def blocks(self, change: Change) -> Iterator[Block]:
+        """The lines that a change says are to be taken in.
+
+        Raises:
+            FileNotFoundError: The file was replaced or removed since; look for changes again.
+        """
+        seen = change.view.fingerprint
+        with opened(self.path) as handle:
+            if seen is None or os.fstat(handle).st_ino != seen.inode:
+                raise FileNotFoundError(errno.ENOENT, "replaced while it was read", str(self.path))
+            yield from read_blocks(handle, change.start, seen.size, change.first_line)
 
     def read_span(self, offset: int, length: int) -> bytes:
         """The bytes at one place.

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
+
+from mq_server.stamp import Fingerprint
 
 T = TypeVar("T")
 BOM = b"\xef\xbb\xbf"
@@ -95,6 +98,50 @@ def read_at(handle: int, offset: int, length: int) -> bytes:
             break
         data += more
     return data
+
+
+def exchange(path: Path, seen: Fingerprint | None, data: bytes) -> bool:
+    """Give a file other content in one step, durably: after a crash it has either the old or the new.
+
+    Whoever has the file open keeps the old one.
+
+    Args:
+        path: The file; made, with its folder, if there is none.
+        seen: How it looked when the content was made from what it held.
+        data: The content; empty removes the file.
+
+    Returns:
+        Whether that was done; False, and nothing was, if the file does not look so any more.
+
+    Raises:
+        OSError: The system refused; nothing was done.
+    """
+    target = path.resolve()  # a symbolic link stays one
+    new = target.with_name(f".{target.name}.new")
+    try:
+        if data:
+            _make_folder(target.parent)
+            with new.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copymode(target, new)
+        if Fingerprint.at(path) != seen:
+            return False
+        patiently(lambda: new.replace(target) if data else target.unlink(missing_ok=True))
+    finally:
+        new.unlink(missing_ok=True)
+    sync_folder(target.parent)
+    return True
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder durably, with those it lies in."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -2,6 +2,10 @@
 
 A `ChannelIndex` only grows; a file that was changed by somebody else gets a new one.
 
+The archive
+    The rows of a channel's archived parts come first, then those of the mailbox itself. So a message that stands in
+    both is an archived one, and moving the oldest lines changes no row.
+
 Duplicates
     Byte-identical lines of one id are one message at the first line's place. Lines of one id with other bytes are each
     a Problem; the bytewise greatest is shown.
@@ -13,6 +17,8 @@ import threading
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
+from operator import attrgetter
 from typing import NamedTuple
 
 from mq_server.errors import Problem
@@ -74,7 +80,6 @@ class ChannelIndex:
         self.channel = channel
         self._path = path
         self._names = names
-        self._read_line = read_line
         self.offsets = array("Q")
         self.lengths = array("I")
         self.lines = array("I")
@@ -104,7 +109,11 @@ class ChannelIndex:
         self.replaces: dict[int, int] = {}
         self.expires_us: dict[int, int] = {}
         self.urgent: set[int] = set()
+        self.keyed: dict[tuple[int, str], int] = {}
+        """The newest row that a sender (by number) posted under a `dedup_key`."""
         self.problems: list[Problem] = []
+        self.archived = 0
+        """How many rows, the first ones, stand in archived parts."""
         self.rewritten = 0
         """How often a row was changed in place, because a greater line of the same id came."""
         self._in_time_order = True
@@ -112,9 +121,32 @@ class ChannelIndex:
         self._time_sums = array("Q", [0])
         self._conflicts: set[int] = set()
         self._other_lines: dict[int, int] = {}
+        self._files = [_File(0, path, read_line)]
+        self._files_of: dict[int, int] = {}
+        """By row, the number of its file, where a greater line of a later file is shown."""
 
     def __len__(self) -> int:
         return len(self.offsets)
+
+    def turn_to(self, path: str, read_line: Callable[[int, int], bytes]) -> None:
+        """Go on with the channel's next file: what was taken in so far stands in archived parts.
+
+        Args:
+            path: What Problems call it.
+            read_line: As above.
+        """
+        self._path = path
+        self.archived = len(self)
+        self._files.append(_File(len(self), path, read_line))
+        self._other_lines = {}
+
+    def path(self, row: int) -> str:
+        """The file that a row's line stands in."""
+        return self._file(row).path
+
+    def _file(self, row: int) -> _File:
+        number = self._files_of.get(row)
+        return self._files[bisect_right(self._files, row, key=_first_row) - 1 if number is None else number]
 
     def add(self, offset: int, number: int, line: bytes) -> None:
         """Take in one line, in file order.
@@ -142,10 +174,13 @@ class ChannelIndex:
                 column.append(value)
         else:
             outranks = self._outranks(row, identity, number, line)
-            self._other_lines[self.lines[row] if outranks else number] = row
+            shown_elsewhere = self._file(row) is not self._files[-1]
+            self._other_lines[self.lines[row] if outranks and not shown_elsewhere else number] = row
             if not outranks:
                 return
             self._unlink(row)
+            if shown_elsewhere:
+                self._files_of[row] = len(self._files) - 1
             self.rewritten += 1
             self._in_time_order = False
             self._by_time, self._time_sums = array("I"), array("Q", [0])
@@ -156,19 +191,20 @@ class ChannelIndex:
 
     def _outranks(self, row: int, identity: int, number: int, line: bytes) -> bool:
         """Whether another line of a known id is to be shown instead; reports both when they differ."""
-        shown = self._read_line(self.offsets[row], self.lengths[row])
+        file = self._file(row)
+        shown = file.read_line(self.offsets[row], self.lengths[row])
         if shown == line:
             return False
         text = id_text(identity)
         if identity not in self._conflicts:
             self._conflicts.add(identity)
-            self._report_conflict(self.lines[row], text)
-        self._report_conflict(number, text)
+            self._report_conflict(file.path, self.lines[row], text)
+        self._report_conflict(self._path, number, text)
         return line > shown
 
-    def _report_conflict(self, number: int, text: str) -> None:
+    def _report_conflict(self, path: str, number: int, text: str) -> None:
         message = f"id {text} stands on another line with different content: keep one, give the other a new id"
-        self.problems.append(Problem(self._path, number, message))
+        self.problems.append(Problem(path, number, message))
 
     def _unlink(self, row: int) -> None:
         parent = self.parents.pop(row, None)
@@ -177,6 +213,7 @@ class ChannelIndex:
         self.replaces.pop(row, None)
         self.expires_us.pop(row, None)
         self.urgent.discard(row)
+        self.keyed = {key: keyed for key, keyed in self.keyed.items() if keyed != row}
 
     def _link(self, row: int, fields: dict[str, object]) -> None:
         parent = self._linked(row, "reply_to", fields.get("reply_to"))
@@ -195,6 +232,11 @@ class ChannelIndex:
                 self.problems.append(Problem(self._path, self.lines[row], message))
         if fields.get("urgent"):
             self.urgent.add(row)
+        key = fields.get("dedup_key")
+        if isinstance(key, str):
+            before = self.keyed.get((self.senders[row], key))
+            if before is None or self.times_us[row] >= self.times_us[before]:
+                self.keyed[self.senders[row], key] = row
 
     def _linked(self, row: int, key: str, text: object) -> int | None:
         if not isinstance(text, str):
@@ -276,12 +318,31 @@ class ChannelIndex:
         return self.id_sums[stop] if isinstance(order, range) else self._time_sums[stop]
 
     def at_line(self, number: int) -> int | None:
-        """The row whose message, or a duplicate of it, stands on this line."""
+        """The row whose message, or a duplicate of it, stands on this line of the mailbox."""
         row = self._other_lines.get(number)
-        if row is not None:
-            return row
+        return self._at_line(number, self.archived, len(self)) if row is None else row
+
+    def archived_at_line(self, number: int) -> Iterator[int]:
+        """The rows on this line of the archived parts."""
+        for file, following in pairwise(self._files):
+            row = self._at_line(number, file.first_row, following.first_row)
+            if row is not None:
+                yield row
+
+    def _at_line(self, number: int, start: int, stop: int) -> int | None:
         lines = self.lines
         if not self._conflicts:
-            row = bisect_left(lines, number)
-            return row if row < len(lines) and lines[row] == number else None
-        return next((row for row, line in enumerate(lines) if line == number), None)
+            row = bisect_left(lines, number, start, stop)
+            return row if row < stop and lines[row] == number else None
+        return next((row for row in range(start, stop) if lines[row] == number), None)
+
+
+class _File(NamedTuple):
+    """One of a channel's files: the first row that stands in it, what Problems call it, how to read its lines."""
+
+    first_row: int
+    path: str
+    read_line: Callable[[int, int], bytes]
+
+
+_first_row = attrgetter("first_row")

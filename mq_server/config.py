@@ -7,18 +7,26 @@ to check: a reader of a production without settings starts without it.
 from __future__ import annotations
 
 import json
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from textwrap import wrap
 from typing import Any, ClassVar, Literal
 
-from mq_server.errors import ConfigError, InvalidName
+from mq_server.errors import ConfigError, InvalidName, did_you_mean
 from mq_server.names import check_name
 
 FILE_NAME = "mq.toml"
 _CHECKED: dict[str, Any] = {"extra": "forbid"}
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_TOKEN = re.compile(
+    r'''"""(?:\\.|[^\\])*?"""(?!")|\'\'\'.*?\'\'\'(?!\')|"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\'|#[^\n]*|[A-Za-z0-9_-]+|.''',
+    re.DOTALL,
+)
+"""What a line's meaning hangs on in TOML: texts, which may hold any other sign, comments, names, single signs."""
+Key = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +87,8 @@ class Config:
         default=0,
         metadata={
             "ge": 0,
-            "description": "A channel with so many unread messages gets no more until its reader has caught up; 0 means "
-            "no limit.",
+            "description": "A channel with so many unread messages gets no more until its reader has caught up; 0 "
+            "means no limit.",
         },
     )
     max_iterations: int = field(
@@ -112,25 +120,46 @@ def load(root: Path) -> Config:
     """
     path = root / FILE_NAME
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return parsed(path, path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return Config()
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from error
-    return _checked(path, data) if data else Config()
 
 
-def _checked(path: Path, data: dict[str, Any]) -> Config:
+def parsed(path: Path, content: bytes) -> Config:
+    """The settings that a file holds.
+
+    Args:
+        path: What errors call it.
+        content: Its bytes.
+
+    Raises:
+        ConfigError: It is no TOML, or has an unknown key or a wrong value; every fault is named.
+    """
+    try:
+        text = content.decode("utf-8-sig").replace("\r\n", "\n")
+        data = tomllib.loads(text)
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{path}:{line}: not valid TOML: its text is not UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        what, _, place = str(error).partition(" (at ")  # line 3, column 7), or: end of document)
+        number = re.match(r"line ([0-9]+)", place)
+        line = int(number[1]) if number else len(text.rstrip().split("\n"))
+        raise ConfigError(f"{path}:{line}: not valid TOML: {what}") from error
+    return _checked(path, text, data) if data else Config()
+
+
+def _checked(path: Path, text: str, data: dict[str, Any]) -> Config:
     from pydantic import TypeAdapter, ValidationError
 
-    faults: list[str] = []
+    faults: list[tuple[Key, str]] = []
     roster = data.get("channels")
     if isinstance(roster, dict):
         for name in roster:
             try:
                 check_name("channel", name)
             except InvalidName as error:
-                faults.append(f"channels: {error}")
+                faults.append((("channels", name), f"channels: {error}"))
         entries = {name: {"description": text} if isinstance(text, str) else text for name, text in roster.items()}
         data = data | {"channels": entries}
     config = Config()
@@ -138,13 +167,57 @@ def _checked(path: Path, data: dict[str, Any]) -> Config:
         config = TypeAdapter(Config).validate_python(data)
     except ValidationError as error:
         for fault in error.errors():
+            key = tuple(map(str, fault["loc"]))
             known = fault["type"] != "unexpected_keyword_argument"
-            setting = ".".join(map(str, fault["loc"]))
-            faults.append(f"{setting}: {fault['msg'] if known else 'there is no such key'}")
+            said = fault["msg"] if known else _no_such_key(key[-1], Config if len(key) == 1 else Channel)
+            faults.append((key, f"{'.'.join(key)}: {said}"))
     if faults:
-        keys = ", ".join(setting.name for setting in fields(Config))
-        raise ConfigError(f"{path}: {'; '.join(faults)}. Known keys: {keys}")
+        raise ConfigError(_located(path, faults, key_lines(text)))
     return config
+
+
+def _no_such_key(key: str, table: type[Config] | type[Channel]) -> str:
+    known = [setting.name for setting in fields(table)]
+    return f"there is no such key.{did_you_mean(key, known)} Known keys: {', '.join(known)}"
+
+
+def _located(path: Path, faults: Iterable[tuple[Key, str]], lines: Mapping[Key, int]) -> str:
+    """The faults in order of their lines; a key whose own line is not known has that of what it stands in."""
+    found = [
+        (next((lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in lines), 0), text) for key, text in faults
+    ]
+    return "; ".join(f"{path}:{line}: {text}" if line else f"{path}: {text}" for line, text in sorted(found))
+
+
+def key_lines(text: str) -> dict[Key, int]:
+    """The line of every key and table of a TOML document, but for keys of inline tables.
+
+    Args:
+        text: A valid document, with plain line feeds.
+    """
+    lines: dict[Key, int] = {}
+    table: Key = ()
+    key: list[str] = []
+    in_value, depth, number = False, 0, 1
+    for match in _TOKEN.finditer(text):
+        token = match[0]
+        if token == "\n" and not depth:
+            in_value, key = False, []
+        elif in_value:
+            depth += (token in "[{") - (token in "]}")
+        elif token in "=]":
+            if key:
+                path = (*table, *key) if token == "=" else tuple(key)
+                for length in range(1, len(path) + 1):
+                    lines.setdefault(path[:length], number)
+                table, key = (table if token == "=" else path), []
+            in_value = token == "="
+        elif token[0] in "\"'":
+            key += tomllib.loads(f"key = {token}").values()
+        elif _BARE_KEY.fullmatch(token):
+            key.append(token)
+        number += token.count("\n")
+    return lines
 
 
 def annotated_toml(roster: Mapping[str, str], *, in_force: bool = False) -> str:

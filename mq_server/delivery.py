@@ -12,13 +12,14 @@ every merge order of two branches gives the same state:
     reopen        makes ids unread again
     seek          forgets all of that; what is stamped before `after` counts as read, also when a merge brings it later
 
-"Unread" is a set of ids, not a line number: a merge may bring older messages at any time.
+"Unread" is a set of ids, not a line number: a merge may bring older messages at any time. What stands in the archive is
+not unread, whoever reads, unless it was reopened.
 """
 
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -40,6 +41,7 @@ class Receipt(NamedTuple):
     op: str
     ids: tuple[int, ...]
     after_us: int
+    reason: str = ""
 
 
 class ReaderState:
@@ -75,7 +77,11 @@ class ReaderState:
 
     def is_settled(self, identity: int, time_us: int) -> bool:
         """Whether the reader is done with a message of that id and timestamp."""
-        return identity in self.settled or (time_us < self.seek_us and identity not in self.reopened)
+        return identity in self.settled or self.is_passed(identity, time_us)
+
+    def is_passed(self, identity: int, time_us: int) -> bool:
+        """Whether a seek has passed over it."""
+        return time_us < self.seek_us and identity not in self.reopened
 
 
 class _Line(NamedTuple):
@@ -138,6 +144,19 @@ class ReceiptIndex:
                 state.apply(receipt)
         return self._states.setdefault(reader, ReaderState())
 
+    def has(self, receipt_id: str) -> bool:
+        """Whether a receipt of that id stands in the file."""
+        return receipt_id in self._lines
+
+    def readers(self) -> Iterable[str]:
+        """Who has settled anything."""
+        return self._receipts
+
+    def newest_us(self, reader: str) -> int:
+        """When a reader last settled something; 0 if it never did."""
+        receipts = self._receipts.get(reader)
+        return receipts[-1].time_us if receipts else 0
+
     def _outranks(self, known: _Line, number: int, line: bytes) -> bool:
         """Whether another line of a known id is to be taken instead; reports both when they differ."""
         taken = self._read_line(known.offset, known.length)
@@ -185,6 +204,7 @@ def parse_receipt(line: bytes) -> Receipt:
         fields["op"],
         tuple(map(id_number, ids)),
         after_us,
+        str(fields.get("reason") or ""),
     )
 
 
@@ -196,18 +216,32 @@ def _time_us(fields: dict[str, Any], key: str) -> int:
 
 
 def receipt_fields(
-    receipt_id: str, timestamp: str, channel: str, reader: str, consumer: str, op: str, ids: list[str]
+    receipt_id: str,
+    timestamp: str,
+    channel: str,
+    reader: str,
+    consumer: str,
+    op: str,
+    ids: Sequence[str],
+    *,
+    reason: str = "",
+    after: str = "",
 ) -> dict[str, Any]:
     """The keys of a receipt's line, in order."""
-    return {
+    fields: dict[str, Any] = {
         "id": receipt_id,
         "timestamp": timestamp,
         "channel": channel,
         "reader": reader,
         "consumer": consumer,
         "op": op,
-        "ids": ids,
+        "ids": list(ids),
     }
+    if reason:
+        fields["reason"] = reason
+    if after:
+        fields["after"] = after
+    return fields
 
 
 class Unread:
@@ -226,7 +260,9 @@ class Unread:
         basis = (state.resets, channel.rewritten)
         if channel is not self._channel or state is not self._state or basis != self._basis:
             self._channel, self._state, self._basis = channel, state, basis
-            self._rows, self._rows_seen, self._log_seen = {}, 0, len(state.log)
+            reopened = (channel.rows[each] for each in state.reopened - state.settled.keys() if each in channel.rows)
+            self._rows = dict.fromkeys(sorted(row for row in reopened if row < channel.archived))
+            self._rows_seen, self._log_seen = channel.archived, len(state.log)
         for identity in state.log[self._log_seen :]:
             row = channel.rows.get(identity)
             if row is not None:

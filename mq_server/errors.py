@@ -61,6 +61,69 @@ class UnknownChannel(MailError):
         super().__init__(f"There is no channel {name!r} {where}.{near} {listing}")
 
 
+class UnknownScene(MailError):
+    """A scene that no message bears."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        known = sorted(known)
+        listing = f"Scenes: {', '.join(known)}" if known else "No message bears a scene yet"
+        super().__init__(f"There is no scene {name!r} in this production.{did_you_mean(name, known)} {listing}")
+
+
+class UnknownReader(MailError):
+    """A reader that nothing is known of, whose name is almost a known one's."""
+
+    def __init__(self, reader: str, channel: str, known: Iterable[str]) -> None:
+        super().__init__(f"{channel} has no reader {reader!r}.{did_you_mean(reader, known)} Nothing was changed")
+
+
+class NotSettled(MailError):
+    """Messages that could not be settled, each with the reason. Nothing was changed."""
+
+    def __init__(self, reasons: Sequence[str]) -> None:
+        super().__init__("; ".join(reasons))
+
+
+class NoReply(MailError):
+    """A question that nobody has answered in time. It stands, and the answer can still be waited for."""
+
+    def __init__(self, message_id: str, timeout_s: float, go_on: str, meanwhile: str) -> None:
+        self.message_id = message_id
+        super().__init__(f"No reply to {message_id} within {timeout_s:g} s. {go_on} goes on waiting{meanwhile}")
+
+
+class ReplyTooDeep(MailError):
+    """A reply below more others than `max_reply_depth` allows."""
+
+    def __init__(self, depth: int, limit: int, root: str) -> None:
+        super().__init__(
+            f"This would be answer number {depth} in a row below {root}, and max_reply_depth is {limit}. If you are "
+            "going in circles, stop here; else sum up what is agreed and post it as a new message, without reply_to. "
+            "Nothing was posted"
+        )
+
+
+class MailboxFull(MailError):
+    """A recipient with more unread messages than `max_unread` allows."""
+
+    def __init__(self, unread: dict[str, int], limits: dict[str, int]) -> None:
+        full = ", ".join(f"{name} has {count:,} of at most {limits[name]:,}" for name, count in unread.items())
+        super().__init__(
+            f"Too much is unread: {full}. Wait until it has caught up, or correct an earlier message with replaces. "
+            "Nothing was posted"
+        )
+
+
+class KeyTaken(MailError):
+    """A `dedup_key` that its sender has used for a message to somebody else."""
+
+    def __init__(self, key: str, ref: str, channels: Sequence[str], others: Sequence[str]) -> None:
+        super().__init__(
+            f"dedup_key {key!r} is that of {ref}, which went to {', '.join(channels)} and not to {', '.join(others)}. "
+            "Use another key for another message. Nothing was posted"
+        )
+
+
 class UnknownReference(MailError):
     """A reference (id, end of an id, channel:line) that names no message."""
 
@@ -123,7 +186,7 @@ class PartlyPosted(MailError):
     def __init__(self, message_id: str, posted: Sequence[str], failed: str, cause: MailError) -> None:
         super().__init__(
             f"Posted to {', '.join(posted)} as {message_id}, but not to {failed} and what comes after it: {cause}. "
-            f"Post it to the others once that is mended"
+            "Once that is mended, the same call with its dedup_key completes it; without one, post it to the others"
         )
 
 
@@ -136,6 +199,28 @@ class FileVanished(MailError):
 
 class ConfigError(MailError):
     """An mq.toml that cannot be used."""
+
+
+class SchemaError(MailError):
+    """A file in schemas/ that is no JSON Schema, so that no message of its type can be checked."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__(
+            f"{'; '.join(map(str, self.problems))}. No message of this type is posted until the file is mended; "
+            "remove it to leave the type unchecked"
+        )
+
+
+class UnknownType(MailError):
+    """A message type that has neither a model nor a schema, where its fields were asked for."""
+
+    def __init__(self, msg_type: str, known: Iterable[str]) -> None:
+        known = sorted(known)
+        super().__init__(
+            f"No fields are laid down for the message type {msg_type!r}.{did_you_mean(msg_type, known)} "
+            f"Types that have some: {', '.join(known)}"
+        )
 
 
 class Unsteady(MailError):

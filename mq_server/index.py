@@ -81,9 +81,12 @@ class Index:
         if channel and channel not in self.channels:
             raise UnknownReference(text, f"There is no channel {channel!r}")
         if channel:
-            at_line = self.channels[channel].at_line(line)
-            if at_line is not None and (not suffix or _id_ends(self.channels[channel], at_line, suffix)):
-                return Place(channel, at_line)
+            index = self.channels[channel]
+            at_line = index.at_line(line)
+            candidates = [*([] if at_line is None else [at_line]), *(index.archived_at_line(line) if suffix else ())]
+            row = next((row for row in candidates if _id_ends(index, row, suffix)), None)
+            if row is not None:
+                return Place(channel, row)
             if not suffix:
                 raise UnknownReference(text, f"{channel} has no readable message on line {line}")
         names = [channel] if channel else self.channels
@@ -206,6 +209,17 @@ class Index:
         if parent is None or self.find(parent) is None:
             return None
         return amendments.original(parent)
+
+    def is_answered(self, identity: int) -> bool:
+        """Whether anybody but its sender has answered a message, in whichever version."""
+        amendments = self.amendments()
+        original = amendments.original(identity)
+        own = self._sender(original)
+        return any(self._sender(reply) != own for reply in self._replies(original, amendments))
+
+    def _sender(self, identity: int) -> str:
+        place = self.find(identity)
+        return "" if place is None else self.channels[place.channel].sender(place.row)
 
     def _replies(self, identity: int, amendments: Amendments) -> set[int]:
         replies = set()

@@ -7,12 +7,13 @@ pause are fair (8 processes: 2,247 to 2,322 posts each) and bounded on every sys
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,8 +32,10 @@ class FileLock:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._threads = threading.Lock()
+        self._tasks = asyncio.Lock()
         self._handle: BinaryIO | None = None
         self._owner_pid = 0
+        self._keeps = True
 
     @contextmanager
     def held(self, timeout_s: float, *, make: bool = True) -> Iterator[None]:
@@ -55,17 +58,51 @@ class FileLock:
             try:
                 yield
             finally:
-                if make:
-                    portalocker.unlock(handle)
-                else:
-                    self._drop()
+                portalocker.unlock(handle)
         finally:
+            if not (make and self._keeps):
+                self._drop()
             self._threads.release()
 
+    @asynccontextmanager
+    async def held_by_task(self, timeout_s: float) -> AsyncIterator[None]:
+        """Hold the lock in a task, which lets others run while it waits; one that waits takes up no thread.
+
+        Args:
+            timeout_s: How long to try, in seconds.
+
+        Raises:
+            LockTimeout: Somebody else held it all that time.
+            WriteFailed: There is no lock file, and none can be made.
+        """
+        deadline = time.monotonic() + timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._tasks.acquire()
+        except TimeoutError:
+            raise LockTimeout(self.path, timeout_s) from None
+        try:
+            with ExitStack() as held:
+                while True:
+                    try:
+                        held.enter_context(self.held(0.0))
+                        break
+                    except LockTimeout:
+                        if time.monotonic() >= deadline:
+                            raise LockTimeout(self.path, timeout_s) from None
+                    await asyncio.sleep(random.uniform(*_PAUSE_S))
+                yield
+        finally:
+            self._tasks.release()
+
     def close(self) -> None:
-        """Give the kept handle back."""
-        with self._threads:
-            self._drop()
+        """Give the kept handle back; while somebody holds the lock, maybe a task of this thread, once that ends."""
+        self._keeps = False
+        if self._threads.acquire(blocking=False):
+            try:
+                self._drop()
+            finally:
+                self._threads.release()
 
     def _acquire(self, deadline: float, timeout_s: float, make: bool) -> BinaryIO:
         while True:

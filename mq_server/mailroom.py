@@ -10,22 +10,27 @@ from the files when they are shown; in memory stand only columns. One Mailroom b
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Self
 
-from mq_server.posting import Posting
+from mq_server.archiving import Archiving
+from mq_server.asking import Asking
+from mq_server.checking import Checking
+from mq_server.claiming import Claiming
+from mq_server.following import Following
 from mq_server.queries import Queries
-from mq_server.reading import Reader
 from mq_server.room import channel_matcher
+from mq_server.tallying import Tallying
 from mq_server.watch import Subscription
 
 DEFAULT_ROOT = "mailboxes"
 
 
-class Mailroom(Posting, Reader, Queries):
-    """A production's mailroom: posting, reading and waiting, looking things up.
+class Mailroom(Asking, Claiming, Following, Queries, Checking, Tallying, Archiving):
+    """A production's mailroom: posting and asking, reading, claiming and following, settling, looking things up.
 
     Args:
         root: The production's folder. The first post makes it.
@@ -51,11 +56,20 @@ class Mailroom(Posting, Reader, Queries):
         """
         return self._shelf.watched(channel_matcher(channel))
 
+    def last_look_s(self) -> float | None:
+        """How long ago the watcher last looked at the files, in seconds; None while nobody waits for changes.
+
+        It looks about once a second: much more means that changes by others go unnoticed.
+        """
+        looked_s = self._shelf.looked_s
+        return None if looked_s is None else time.monotonic() - looked_s
+
     def end_waits(self) -> None:
         """Make every open wait return what it has; for a server that shuts down."""
         self._shelf.feed.close()
 
     async def close(self) -> None:
         """End every wait, finish what is queued, let go of everything."""
+        await self._end_rescues()
         await self._shelf.close()
         await self._store.close()

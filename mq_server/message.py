@@ -15,15 +15,23 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import orjson
 
 from mq_server.errors import InvalidRequest
-from mq_server.names import REF_SUFFIX_LENGTH, format_time, is_id, parse_time
+from mq_server.names import format_time, is_id, parse_time, ref_text
 
 MAX_DEPTH = 100
 """How deep the objects and lists of a line may be nested: JSON encoders give up somewhere, and answers add levels."""
+
+
+class _Model(Protocol):
+    @classmethod
+    def model_validate(cls, obj: Any) -> Self: ...
+
+
+M = TypeVar("M", bound=_Model)
 
 
 # --- the message ---------------------------------------------------------------------------------------------------
@@ -58,7 +66,7 @@ class Message(NamedTuple):
     @property
     def ref(self) -> str:
         """How people name it: `narrator:42~K3QF`, channel, line and end of the id."""
-        return f"{self.channel}:{self.line}~{self.id[-REF_SUFFIX_LENGTH:]}"
+        return ref_text(self.channel, self.line, self.id)
 
     @property
     def time_us(self) -> int:
@@ -83,6 +91,26 @@ class Message(NamedTuple):
             shown["amended"] = True
         shown["payload"] = shown.pop("payload")
         return shown
+
+    def heading(self) -> dict[str, Any]:
+        """For lists: where it stands, when, by whom and of what type, without its payload."""
+        return {
+            "ref": self.ref,
+            "timestamp": self.timestamp,
+            "sender": self.sender,
+            "msg_type": self.msg_type,
+        }
+
+    def parsed(self, model: type[M]) -> M:
+        """The payload as a model, such as `message.parsed(Dialogue)`.
+
+        Args:
+            model: A pydantic model.
+
+        Raises:
+            pydantic.ValidationError: The payload does not fit it.
+        """
+        return model.model_validate(self.payload)
 
 
 _OPTIONAL_STRINGS = ("scene", "reply_to", "expires_at", "dedup_key", "replaces")

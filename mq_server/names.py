@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 from mq_server.errors import InvalidName
 
+DEAD_LETTERS, DEAD_LETTER = "dead_letters", "dead_letter"
+"""The channel that rejected messages are copied to, and the type of the copies."""
 ID_LENGTH = 26
 REF_SUFFIX_LENGTH = 4
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -21,6 +23,7 @@ _CHANNEL = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _DEVICES = frozenset(["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))])
 _NAME_RULE = "is not a valid name: use 1 to 64 of a-z, 0-9, _ and -, starting with a letter or digit"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_YEAR_10000_US = 253_402_300_800_000_000
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -83,14 +86,15 @@ def parse_time(text: str) -> int:
     """Microseconds since 1970 of an RFC 3339 time.
 
     Raises:
-        ValueError: It is no time, has no time zone, or lies before 1970, where ids have no milliseconds.
+        ValueError: It is no time, has no time zone, or lies before 1970, where ids have no milliseconds, or after 9999,
+            where RFC 3339 ends.
     """
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} has no time zone; write it as 2026-11-22T13:12:52Z")
     time_us = (moment - _EPOCH) // _MICROSECOND
-    if time_us < 0:
-        raise ValueError(f"{text!r} lies before 1970")
+    if not 0 <= time_us < _YEAR_10000_US:
+        raise ValueError(f"{text!r} lies before 1970 or after 9999")
     return time_us
 
 
@@ -107,6 +111,11 @@ class Reference(NamedTuple):
 
 _PLACE = re.compile(r"([a-z0-9][a-z0-9_-]{0,63}):([1-9][0-9]{0,11})(?:~([0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{1,26}))?")
 _SUFFIX = re.compile(rf"[{_CROCKFORD}]{{4,26}}")
+
+
+def ref_text(channel: str, line: int, message_id: str) -> str:
+    """The ref of a message: `narrator:42~K3QF`, channel, line and end of the id."""
+    return f"{channel}:{line}~{message_id[-REF_SUFFIX_LENGTH:]}"
 
 
 def parse_reference(text: object) -> Reference | None:

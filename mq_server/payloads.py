@@ -1,7 +1,8 @@
 """The typed payloads: a pydantic model for each message type of a production, and the registry that finds them.
 
-Fields beyond a model's own are kept, so that agents may say more than the exports and the scene board read. A type
-without a model carries any JSON object.
+Fields beyond a model's own are kept, so that agents may say more than the exports and the scene board read. A
+production may add a JSON Schema for a type (`schemas`); where a type has both, a payload must fit both, for the sake of
+what reads the models. A type with neither carries any JSON object, unless types are strict.
 """
 
 from __future__ import annotations
@@ -10,9 +11,13 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic.errors import PydanticInvalidForJsonSchema
 
-from mq_server.errors import InvalidRequest
+from mq_server import outline
+from mq_server.errors import InvalidRequest, UnknownType, did_you_mean
 from mq_server.message import check_finite, plain_payload
+from mq_server.names import DEAD_LETTER
+from mq_server.schemas import Schema, Schemas, kind_of, place
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -182,15 +187,20 @@ class Answer(Payload):
     text: Text
 
 
-def checked_payload(msg_type: str | None, payload: object) -> tuple[str, dict[str, Any]]:
+def checked_payload(
+    msg_type: str | None, payload: object, schemas: Schemas | None = None, *, strict: bool = False
+) -> tuple[str, dict[str, Any]]:
     """The type and the plain payload that are to be stored.
 
     Args:
         msg_type: The type; may be left out when `payload` is a model.
         payload: A `Payload` model, another pydantic model, or a mapping.
+        schemas: The production's own schemas.
+        strict: Whether a type with neither a model nor a schema is refused.
 
     Raises:
         InvalidRequest: Every field that is wrong, and the fields of the type.
+        SchemaError: The type's schema cannot be used.
     """
     if isinstance(payload, BaseModel):
         own_type = payload.msg_type if isinstance(payload, Payload) else ""
@@ -203,48 +213,111 @@ def checked_payload(msg_type: str | None, payload: object) -> tuple[str, dict[st
         raise InvalidRequest(["msg_type is missing: name the kind of message, such as 'note'"])
     if not isinstance(payload, Mapping):
         hint = '; write {"text": …} for plain text' if isinstance(payload, str) else ""
-        raise InvalidRequest([f"payload must be a JSON object, not {_kind(payload)}{hint}"])
+        raise InvalidRequest([f"payload must be a JSON object, not {kind_of(payload)}{hint}"])
     plain = plain_payload(payload)
+    schema = schemas.get(msg_type) if schemas else None
+    if strict and not is_known(msg_type, schema):
+        raise InvalidRequest([f"{unknown_type(msg_type, schemas)}; or add schemas/{msg_type}.json"])
+    faults = payload_faults(msg_type, plain, schema)
+    if faults:
+        raise InvalidRequest([*faults, expected(msg_type, schema)])
+    return msg_type, plain
+
+
+def payload_faults(msg_type: str, plain: Mapping[str, Any], schema: Schema | None = None) -> list[str]:
+    """Every field of a stored payload that its model or its schema finds wrong.
+
+    Args:
+        msg_type: The type, which finds the model.
+        plain: The payload.
+        schema: The type's schema, if it has one.
+
+    Raises:
+        SchemaError: The schema turns out not to work.
+    """
+    faults: list[str] = []
     model = MODELS.get(msg_type)
     if model is not None:
         try:
             model.model_validate(plain, strict=True)
         except ValidationError as error:
-            faults = [f"payload.{_path(fault['loc'])}: {fault['msg'].lower()}" for fault in error.errors()]
-            raise InvalidRequest([*faults, f"a {msg_type!r} payload is {fields_of(msg_type)}"]) from error
-    return msg_type, plain
+            faults = [f"{place('payload', fault['loc'])}: {fault['msg'].lower()}" for fault in error.errors()]
+    if schema is not None:
+        faults += schema.faults(plain)
+    return list(dict.fromkeys(faults))
 
 
-def fields_of(msg_type: str) -> str:
-    """The fields of a type in one line, such as `{text}` or `{of, score: 0..1, rubric?}`; empty if it has no model."""
+def expected(msg_type: str, schema: Schema | None = None) -> str:
+    """What a payload of a type looks like, as the last of its faults: `a 'note' payload is {text}`."""
+    return f"a {msg_type!r} payload is {fields_of(msg_type, schema)}"
+
+
+def is_known(msg_type: str, schema: Schema | None = None) -> bool:
+    """Whether a message of this type is allowed when types are strict."""
+    return msg_type in MODELS or schema is not None or msg_type == DEAD_LETTER
+
+
+def unknown_type(msg_type: str, schemas: Schemas | None = None) -> str:
+    """What is said of a type that is not known, where types are strict."""
+    known = known_types(schemas)
+    near = did_you_mean(msg_type, known)
+    return f"msg_type {msg_type!r} is unknown, and mq.toml says strict_types.{near} Known types: {', '.join(known)}"
+
+
+def known_types(schemas: Schemas | None = None) -> list[str]:
+    """The types whose fields are laid down: by a model, then by the production's own schemas."""
+    return list(dict.fromkeys([*MODELS, *(schemas.names() if schemas else ())]))
+
+
+def fields_of(msg_type: str, schema: Schema | None = None) -> str:
+    """The fields of a type in one line, such as `{text}` or `{of, score: 0..1, rubric?}`; empty if none are laid down.
+
+    Args:
+        msg_type: The type, which finds the model.
+        schema: The type's schema, if it has one.
+    """
+    documents = _documents(msg_type, schema)
+    return outline.outline(*documents) if documents else ""
+
+
+def json_schema(msg_type: str, schemas: Schemas | None = None) -> dict[str, Any]:
+    """The whole JSON Schema of a type: its model's, its file's, or what demands both.
+
+    Args:
+        msg_type: The type.
+        schemas: The production's own schemas.
+
+    Raises:
+        UnknownType: It has neither.
+        SchemaError: Its file cannot be used.
+    """
+    documents = _documents(msg_type, schemas.get(msg_type) if schemas else None)
+    if not documents:
+        raise UnknownType(msg_type, known_types(schemas))
+    if len(documents) == 1:
+        (only,) = documents
+        return dict(only) if isinstance(only, Mapping) else {"allOf": [only]}
+    # An identity of its own keeps the references within each part leading to where they did.
+    parts = [
+        {"$id": f"urn:mq:{kind}:{msg_type}", **part} if isinstance(part, Mapping) else part
+        for kind, part in zip(("model", "schema"), documents, strict=True)
+    ]
+    return {"$schema": _DIALECT, "allOf": parts}
+
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def _documents(msg_type: str, schema: Schema | None) -> list[outline.Schema]:
     model = MODELS.get(msg_type)
-    return "" if model is None else _outline(model)
+    documents: list[outline.Schema] = [] if model is None else [_model_schema(model)]
+    return documents if schema is None else [*documents, schema.document]
 
 
-def _outline(model: type[BaseModel]) -> str:
-    shown = []
-    for name, info in model.model_fields.items():
-        text = name if info.is_required() else f"{name}?"
-        annotation = str(info.annotation)
-        part = next((p for p in (Direction, Line, Block, Shot) if f".{p.__name__}]" in annotation), None)
-        if part is not None:
-            text += f": [{_outline(part)}]"
-        elif "list[" in annotation:
-            text += ": [text]"
-        elif "Literal" in annotation:
-            text += ": " + annotation.partition("[")[2].rstrip("]").replace("'", "").replace(", ", "|")
-        elif info.annotation is int:
-            text += ": number"
-        elif "float" in annotation:
-            text += ": {name: 0..1}" if "dict" in annotation else ": 0..1"
-        shown.append(text)
-    return "{" + ", ".join(shown) + "}"
-
-
-def _path(location: tuple[int | str, ...]) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
-
-
-def _kind(value: object) -> str:
-    names = {str: "text", list: "a list", tuple: "a list", type(None): "null", bool: "true or false"}
-    return names.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)
+def _model_schema(model: type[BaseModel]) -> dict[str, Any]:
+    try:
+        return model.model_json_schema()
+    except PydanticInvalidForJsonSchema:  # a model of somebody's own, with a field that only Python can say
+        fields = model.model_fields.items()
+        required = [name for name, info in fields if info.is_required()]
+        return {"type": "object", "properties": {name: {} for name, _ in fields}, "required": required}

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mq_server.answers import Posted, Recipient
+from mq_server.board import SceneBoard
 from mq_server.columns import Place
-from mq_server.errors import InvalidRequest, MailError, MessageTooLong, UnknownChannel, near_miss
-from mq_server.message import Draft, encode_line
+from mq_server.errors import (
+    InvalidRequest,
+    MailError,
+    SchemaError,
+    UnknownChannel,
+    near_miss,
+)
+from mq_server.guarding import ALWAYS_ALLOWED
+from mq_server.message import Draft
 from mq_server.names import as_names, check_name
-from mq_server.room import Room
-from mq_server.store import Append
+from mq_server.outcomes import Posted
+from mq_server.replying import Replying
+from mq_server.writing import Writing
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-ALWAYS_ALLOWED = ("notes", "dead_letters")
-"""Channels that may be posted to though they are on no roster."""
 _YEAR_S = 366 * 86400
-_SAMPLE_ID = "0" * 26
 _JUDGEMENTS = ("score", "finalize", "feedback")
+_VERSION = "scene"
+_KEY_CHARACTERS = 200
 
 
-class Posting(Room):
+class Posting(Writing, Replying, SceneBoard):
     """The part of the façade that posts."""
 
     async def post(
@@ -38,6 +48,9 @@ class Posting(Room):
         urgent: bool = False,
         expires_in_s: float | None = None,
         replaces: str | None = None,
+        dedup_key: str | None = None,
+        drafts: Sequence[str] = (),
+        wait_reply_s: float | None = None,
         caller: str | None = None,
     ) -> Posted:
         """Post a message. When this returns, it is on disk.
@@ -49,16 +62,22 @@ class Posting(Room):
             payload: A `Payload` model, or a mapping beside `msg_type`.
             msg_type: The kind of message; known kinds have checked fields.
             reply_to: The message answered (id, ref, end of an id, channel:line).
-            scene: A slug; inherited from the message answered.
+            scene: A slug; inherited from the message corrected or answered.
             urgent: Whether readers get it before the rest.
             expires_in_s: After that many seconds it is no longer delivered; it stays in the history.
             replaces: The message that this one corrects.
+            dedup_key: Makes the call safe to repeat: for 24 hours the sender's next post to these channels under this
+                key gives the first one's answer, and completes it where it did not reach every mailbox.
+            drafts: What it was written from: `path#L10-L20@commit`.
+            wait_reply_s: Then wait so many seconds for the first reply in the sender's own mailbox; it counts as read.
             caller: Who is known to post.
 
         Raises:
             InvalidRequest: Wrong arguments or payload fields, every fault at once.
             UnknownChannel: A channel outside the roster, or almost the name of an existing one.
             UnknownReference, AmbiguousReference: `reply_to`, `replaces` or the payload's `of`.
+            SchemaError: The schema of its type cannot be used.
+            ReplyTooDeep, MailboxFull, KeyTaken: A guard of mq.toml, or a key of another message, forbids it.
             MessageTooLong, LockTimeout, WriteFailed: Nothing was posted.
             PartlyPosted: Some of several mailboxes have it.
         """
@@ -71,11 +90,14 @@ class Posting(Room):
                 return check(*arguments)
             except InvalidRequest as error:
                 faults.extend(error.faults)
+            except SchemaError:
+                raise  # it is the production that is at fault, not the call
             except MailError as error:
                 faults.append(f"{of}: {error}")
 
         sender = checked(_true_sender, sender, caller) or ""
-        kind_and_payload = checked(checked_payload, msg_type, payload)
+        own_rules = partial(checked_payload, schemas=self._schemas, strict=self.config.strict_types)
+        kind_and_payload = checked(own_rules, msg_type, payload)
         plain: dict[str, Any] = {}
         if kind_and_payload:
             msg_type, plain = kind_and_payload
@@ -83,6 +105,15 @@ class Posting(Room):
             checked(check_name, "scene", scene)
         if expires_in_s is not None and not 0 < expires_in_s <= _YEAR_S:
             faults.append(f"expires_in_s is {expires_in_s}; give seconds between 0 and a year")
+        if dedup_key is not None and not _is_key(dedup_key):
+            faults.append(f"dedup_key is {dedup_key!r}; give a text of 1 to {_KEY_CHARACTERS} characters")
+        if wait_reply_s is not None and not wait_reply_s >= 0:
+            faults.append(f"wait_reply_s is {wait_reply_s}; give seconds, 0 or more")
+        roster = self.config.channels
+        if wait_reply_s is not None and roster and sender and sender not in (*roster, *ALWAYS_ALLOWED):
+            faults.append(f"nobody can answer {sender!r}, which is not on the roster: put it there, or do not wait")
+        if isinstance(drafts, str) or not all(isinstance(draft, str) and draft for draft in drafts):
+            faults.append("drafts must be a list of texts such as scenes/q2.fountain#L10-L20@3f2a91c")
         judged = plain.get("of") if msg_type in _JUDGEMENTS else None
         if reply_to or replaces or judged or channel == "*":
             await self._shelf.refresh()
@@ -97,8 +128,9 @@ class Posting(Room):
         if faults:
             raise InvalidRequest(faults)
         created = self._check_new(channels)
-        if scene is None and parent is not None:
-            scene = self._index.channels[parent.channel].scene(parent.row)
+        if scene is None and (corrected or parent):
+            source = corrected or parent
+            scene = self._index.channels[source.channel].scene(source.row) if source else None
         draft = Draft(
             sender=sender,
             msg_type=str(msg_type),
@@ -108,9 +140,21 @@ class Posting(Room):
             to=channels if len(channels) > 1 else None,
             urgent=urgent,
             expires_in_us=None if expires_in_s is None else round(expires_in_s * 1e6),
+            dedup_key=dedup_key,
+            drafts=tuple(drafts) or None,
             replaces=None if corrected is None else self._id_of(corrected),
         )
-        return await self._post(draft, channels, created)
+        if dedup_key is None:
+            posted = await self._post_new(draft, channels, created, parent)
+        else:
+            # A caller that goes away leaves the post to its end: were the sender's lock let go of before the line
+            # stands, the same call made again would not find it.
+            keyed = asyncio.ensure_future(self._post_once(draft, channels, created, parent, everybody=channel == "*"))
+            keyed.add_done_callback(lambda done: done.cancelled() or done.exception())
+            posted = await asyncio.shield(keyed)
+        if draft.scene and draft.msg_type == _VERSION:
+            posted = replace(posted, advice=await self.iteration_advice(draft.scene))
+        return posted if wait_reply_s is None else await self._with_reply(posted, wait_reply_s)
 
     def _recipients(
         self, channel: str | Iterable[str] | None, sender: str, parent: Place | None, corrected: Place | None
@@ -147,27 +191,9 @@ class Posting(Room):
                     raise UnknownChannel(name, existing)
         return new
 
-    async def _post(self, draft: Draft, channels: Sequence[str], created: set[str]) -> Posted:
-        def encode(message_id: str, time_us: int, channel: str) -> bytes:
-            return encode_line(draft.message(message_id, time_us, channel, 0).stored())
 
-        size = max(len(encode(_SAMPLE_ID, 0, channel)) for channel in channels)
-        if size > self.config.max_message_bytes:
-            raise MessageTooLong(size, self.config.max_message_bytes)
-        logs = {channel: self._store.mailbox(channel) for channel in sorted(channels)}
-        durable = self.config.durability == "disk"
-        # Counted now, since those who wait are gone with the message before the caller hears of it.
-        waiting = {name: self._shelf.feed.waiting(name) for name in channels}
-        stored = await self._append(Append(logs, encode, self.config.lock_timeout_s, durable))
-        await self._shelf.posted(channels)
-        message = draft.message(stored.id, stored.time_us, channels[0], stored.lines[channels[0]])
-        return Posted(
-            message=message, recipients=tuple(self._recipient(name, created, waiting[name]) for name in channels)
-        )
-
-    def _recipient(self, name: str, created: set[str], waiting: int) -> Recipient:
-        unread = self._count_deliverable(name, name) if self._shelf.is_loaded(name) else None
-        return Recipient(channel=name, created=name in created, waiting=waiting, unread=unread)
+def _is_key(key: object) -> bool:
+    return isinstance(key, str) and 0 < len(key) <= _KEY_CHARACTERS and key == key.encode(errors="ignore").decode()
 
 
 def _true_sender(sender: str | None, caller: str | None) -> str:

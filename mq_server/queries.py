@@ -1,11 +1,10 @@
-"""Looking things up: history, threads, activity, search, who is here, what is wrong."""
+"""Looking things up: history, threads, activity, search, who is here."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import dropwhile, islice, takewhile
-from pathlib import Path
 
 from mq_server.answers import (
     Activity,
@@ -14,7 +13,6 @@ from mq_server.answers import (
     Hit,
     Hits,
     Page,
-    Report,
     ThreadPage,
     abbreviated,
     fitting,
@@ -24,18 +22,21 @@ from mq_server.errors import InvalidRequest, Stale, Unsteady
 from mq_server.index import Filter
 from mq_server.message import Message
 from mq_server.names import check_name, id_number, id_text
+from mq_server.outcomes import Holding
 from mq_server.paging import make_token, open_token, resume
-from mq_server.room import Room, channel_matcher, checked_limit
+from mq_server.room import channel_matcher, checked_limit
 from mq_server.search import Query
 from mq_server.shelf import Line
-from mq_server.store import RECEIPTS, SUFFIX
+from mq_server.tracking import Tracking
 
 _SEARCH_BATCH = 1000
 _SEARCH_ATTEMPTS = 20
 _LAST_POSTS = 5
+_QUESTION = "query"
+_QUESTIONS = 10
 
 
-class Queries(Room):
+class Queries(Tracking):
     """The part of the façade that looks things up."""
 
     async def message(self, reference: str) -> Message:
@@ -152,8 +153,9 @@ class Queries(Room):
         self,
         *,
         since: str | None = None,
+        until: str | None = None,
         limit: int = 100,
-        channel: str | None = None,
+        channel: str | Sequence[str] | None = None,
         sender: str | None = None,
         msg_type: str | None = None,
         scene: str | None = None,
@@ -163,8 +165,9 @@ class Queries(Room):
 
         Args:
             since: A message, a time or a `next` token: what comes after it. Without it the newest are given.
+            until: A message or a time: only what comes before it.
             limit: At most so many.
-            channel: A name or a glob.
+            channel: A name, a glob, or several.
             sender: Only from this sender.
             msg_type: Only this type.
             scene: Only of this scene.
@@ -189,8 +192,12 @@ class Queries(Room):
             elif since is not None:
                 after = self._moment(since)
                 after = (after[0], after[1] and after[1] + 1)  # a time is included, a message is not
-            wanted = Filter(wants, sender, msg_type, scene, since_us=after[0])
+            stop = self._moment(until) if until is not None else None
+            until_us = None if stop is None else stop[0] + 1
+            wanted = Filter(wants, sender, msg_type, scene, since_us=after[0], until_us=until_us)
             timeline = self._index.timeline(wanted, newest_first=since is None)
+            if stop is not None:
+                timeline = (place for place in timeline if self._key_of(place) < stop)
             places = list(islice((place for place in timeline if self._key_of(place) >= after), limit + 1))
             messages = self._shelf.load(places[:limit])
             count = fitting(messages, abbreviated, limit_bytes)
@@ -288,15 +295,27 @@ class Queries(Room):
         def answer() -> Directory:
             index = self._index
             names = list(
-                dict.fromkeys([*self.config.channels, *sorted({*index.channels, *self._shelf.feed.awaited()})])
+                dict.fromkeys([*self.config.channels, *sorted({*index.channels, *self._store.presence.channels()})])
             )
             posts: list[Message] = []
+            unanswered: list[Message] = []
+            holds: list[Holding] = []
             if reader is not None:
                 own = index.timeline(Filter(sender=reader), newest_first=True)
                 posts = self._shelf.load(list(islice(own, _LAST_POSTS)))
+                asked = index.timeline(Filter(sender=reader, msg_type=_QUESTION), newest_first=True)
+                open_ones = (
+                    place for place in asked if not index.is_answered(index.channels[place.channel].identity(place.row))
+                )
+                unanswered = self._shelf.load(list(islice(open_ones, _QUESTIONS)))
+                held = (holding for name in sorted(index.channels) for holding in self._holdings(name))
+                holds = [each for each in held if each.consumer and reader in (each.consumer, each.reader)]
             return Directory(
                 you=reader,
                 channels=tuple(self._state_of(name) for name in names),
+                types=tuple(self._schemas.names()),
+                holds=tuple(holds),
+                unanswered=tuple(reversed(unanswered)),
                 last_posts=tuple(reversed(posts)),
                 problems=self._shelf.problems(),
             )
@@ -313,37 +332,9 @@ class Queries(Room):
             group=entry.group if entry else "",
             messages=len(index) if index is not None else 0,
             unread=self._count_deliverable(name, name) if filled else 0,
-            waiting=self._shelf.feed.waiting(name),
+            waiting=self._store.presence.count(name),
             last=self._shelf.load([Place(name, len(index) - 1)])[0] if index is not None and filled else None,
         )
-
-    async def check(self, paths: Iterable[str | Path] = ()) -> Report:
-        """Read every file anew, whatever its stamp says, and report every problem.
-
-        Args:
-            paths: Only these files: paths, or names of channels.
-
-        Raises:
-            InvalidRequest: One of them is no file of this production.
-        """
-        await self._shelf.reread()
-        wanted = {self._relative(path) for path in paths}
-        problems = self._shelf.problems()
-        return Report(
-            channels=len(self._index.channels),
-            messages=len(self._index),
-            problems=tuple(problem for problem in problems if not wanted or problem.path in wanted),
-        )
-
-    def _relative(self, path: str | Path) -> str:
-        for candidate in (Path(path), self.root / path, self.root / f"{path}{SUFFIX}"):
-            if candidate.suffix == SUFFIX and candidate.is_file():
-                folder = candidate.resolve().parent
-                if folder == self.root.resolve():
-                    return candidate.name
-                if folder == (self.root / RECEIPTS).resolve():
-                    return f"{RECEIPTS}/{candidate.name}"
-        raise InvalidRequest([f"{str(path)!r} is no mailbox or receipts file of {self.root}"])
 
 
 def _hits(lines: list[Line], query: Query, limit: int) -> list[Hit]:

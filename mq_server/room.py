@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import fnmatch
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mq_server import config as config_module
 from mq_server.columns import ChannelIndex, Place
-from mq_server.errors import InvalidRequest, UnknownChannel, UnknownReference, near_miss
+from mq_server.config import Config
+from mq_server.errors import InvalidRequest, UnknownChannel, UnknownReader, UnknownReference, near_miss
 from mq_server.index import Index
-from mq_server.names import as_names, check_name, id_text, parse_reference, parse_time
+from mq_server.leases import Leases
+from mq_server.names import as_names, check_name, format_time, id_text, parse_reference, parse_time
+from mq_server.schemas import Schemas
 from mq_server.shelf import Shelf
-from mq_server.store import Append, Store, Stored
+from mq_server.store import Store
+from mq_server.writer import Append, Stored
 
 MAX_LIMIT = 1000
 _TIME_HINT = "Use an id, a ref, or a time with its zone, such as 2026-11-22T13:12:52Z"
@@ -25,20 +31,36 @@ class Room:
 
     Args:
         root: The production's folder. The first post makes it.
+        store: The files, if they are not those that stand in the folder now.
+        config: The settings, if they are not those of the folder's mq.toml.
+        schemas: The message types' schemas, if they are not those of the folder.
 
     Raises:
         ConfigError: Its mq.toml cannot be used.
     """
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        store: Store | None = None,
+        config: Config | None = None,
+        schemas: Schemas | None = None,
+    ) -> None:
         self.root = Path(root)
-        self.config = config_module.load(self.root)
-        self._store = Store(self.root)
+        self.config = config_module.load(self.root) if config is None else config
+        self._schemas = schemas or Schemas(self.root)
+        self._store = store or Store(self.root)
         self._shelf = Shelf(self._store)
 
     @property
     def _index(self) -> Index:
         return self._shelf.index
+
+    @property
+    def _is_durable(self) -> bool:
+        """Whether what was written survives a power cut once it is answered."""
+        return self.config.durability == "disk"
 
     async def _append(self, append: Append) -> Stored:
         return await self._store.submit(append)
@@ -55,10 +77,66 @@ class Room:
 
     def _undeliverable(self, channel: str) -> set[int]:
         index = self._index.channels[channel]
-        now_us = time.time_ns() // 1000
-        gone = {row for row, expires_us in index.expires_us.items() if expires_us <= now_us}
         superseded = self._index.superseded_in(channel)
-        return gone.union(index.rows[identity] for identity in superseded if identity in index.rows)
+        return self._expired(channel).union(index.rows[identity] for identity in superseded if identity in index.rows)
+
+    def _expired(self, channel: str) -> set[int]:
+        """The rows that are not delivered any more."""
+        now_us = time.time_ns() // 1000
+        return {row for row, expires_us in self._index.channels[channel].expires_us.items() if expires_us <= now_us}
+
+    # --- deliveries on this machine ------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _delivering(self, channels: Iterable[str]) -> AsyncIterator[None]:
+        """Hold these channels' deliveries still: nobody else claims or settles there meanwhile.
+
+        Raises:
+            LockTimeout, WriteFailed: Nothing was begun.
+        """
+        names = sorted(set(channels))
+        self._store.has_runtime()
+        async with AsyncExitStack() as held:
+            for name in names:
+                await held.enter_async_context(self._store.leases(name).lock.held_by_task(self.config.lock_timeout_s))
+                self._leases(name)
+            yield
+            for name in names:
+                self._store.leases(name).compact(partial(self._is_done, name))
+
+    def _leases(self, channel: str) -> Leases:
+        """The deliveries of a channel as they stand."""
+        leases = self._store.leases(channel)
+        leases.refresh()
+        return leases
+
+    def _is_done(self, channel: str, reader: str, identity: int) -> bool:
+        """Whether a reader is known to have settled a message."""
+        index = self._index.channels.get(channel)
+        row = None if index is None else index.rows.get(identity)
+        if index is None or row is None:
+            return False
+        return self._shelf.reader_state(channel, reader).is_settled(identity, index.times_us[row])
+
+    def _last_read(self, channel: str, reader: str) -> str | None:
+        """When a reader last took or settled anything, as far as this machine knows."""
+        fetched_us = self._leases(channel).last_fetched_us.get(reader, 0)
+        last_us = max(fetched_us, self._shelf.last_settled_us(channel, reader))
+        return format_time(last_us) if last_us else None
+
+    def _check_reader(self, channel: str, reader: str | None, caller: str | None) -> None:
+        """Refuse a reader's name that looks like a slip: as a new reader it would have everything unread.
+
+        Raises:
+            UnknownReader: It is almost a known one.
+        """
+        if reader in (None, channel, caller) or reader is None:
+            return
+        known = {channel, *self.config.channels, *self._index.channels, *self._leases(channel).readers()}
+        if channel in self._index.channels:
+            known.update(self._shelf.readers(channel))
+        if reader not in known and near_miss(reader, known):
+            raise UnknownReader(reader, channel, known)
 
     # --- names ----------------------------------------------------------------------------------------------------
 

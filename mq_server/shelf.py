@@ -1,8 +1,8 @@
 """The mailboxes and receipts as last read: index, receipts and problems, brought up to date before every answer.
 
 All changes, our own posts included, enter by the same road: `refresh` compares each file with what was read of it and
-takes in the difference. Short additions are read at once; a long file that has to be read anew is read and indexed in a
-thread, then exchanged for the old index on the event loop, where alone the index changes.
+takes in the difference. What has to be read anew is exchanged for the old index on the event loop, where alone the
+index changes.
 """
 
 from __future__ import annotations
@@ -12,98 +12,29 @@ import logging
 import time
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from itertools import accumulate
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from mq_server.appendlog import AppendLog, Change, Look, View
+from mq_server.appendlog import AppendLog
+from mq_server.bells import EVERYTHING
 from mq_server.blocks import IN_USE_S
 from mq_server.columns import ChannelIndex, Place
 from mq_server.delivery import ReaderState, ReceiptIndex, Unread
 from mq_server.errors import Problem, Stale, Unsteady
 from mq_server.index import Index
+from mq_server.keeping import Mailbox, Tracked
 from mq_server.message import Message, Unreadable, parse_line
 from mq_server.names import format_time, id_number, id_text
-from mq_server.store import MAX_AHEAD_US, RECEIPTS, SUFFIX, Store
+from mq_server.store import RECEIPTS, SUFFIX, Store
 from mq_server.watch import Feed, Subscription, Watcher
+from mq_server.writer import MAX_AHEAD_US
 
-_INLINE_BYTES = 256 * 1024
 _ATTEMPTS = 20
 _AHEAD_SHOWN = 20
-log = logging.getLogger(__name__)
-
-
-class Reading(Protocol):
-    """What is made of a file's lines."""
-
-    def add(self, offset: int, number: int, line: bytes) -> None:
-        """Take in the next line."""
-
-
-R = TypeVar("R", bound=Reading)
 T = TypeVar("T")
-
-
-class Tracked(Generic[R]):
-    """One log and what was read of it.
-
-    Args:
-        source: The file.
-        new: Makes an empty reading, for a file that has to be read anew.
-    """
-
-    def __init__(self, source: AppendLog, new: Callable[[], R]) -> None:
-        self.source = source
-        self.view = View()
-        self.reading = new()
-        self.fault = ""
-        """Why the file cannot be read; empty when it can."""
-        self._new = new
-
-    @property
-    def exists(self) -> bool:
-        """Whether there was a file when it was last read."""
-        return self.view.fingerprint is not None
-
-    async def refresh(self) -> bool:
-        """Take in what changed; whether anything did."""
-        patient_until = time.monotonic() + (0 if self.fault else IN_USE_S)
-        for _ in range(_ATTEMPTS):
-            try:
-                look = self.source.glance(self.view)
-                if look is Look.SAME:
-                    return False
-                # What may wait or read the whole file is done off the event loop.
-                change = look if isinstance(look, Change) else await asyncio.to_thread(self.source.examine, self.view)
-                reading = self._new() if change.replaced else self.reading
-                if change.replaced and change.size_bytes > _INLINE_BYTES:
-                    await asyncio.to_thread(_take, reading, change)
-                else:
-                    _take(reading, change)
-            except FileNotFoundError:
-                self.distrust()  # replaced between the look and the read, of which a part may have been taken in
-                continue
-            except PermissionError as error:
-                if time.monotonic() >= patient_until:
-                    return self._unreadable(f"cannot be read: {error.strerror or error}")
-                self.distrust()
-                await asyncio.sleep(IN_USE_S / _ATTEMPTS)
-                continue
-            except OSError as error:
-                return self._unreadable(f"cannot be read: {error.strerror or error}")
-            self.reading, self.view, self.fault = reading, change.view, ""
-            return change.replaced or change.size_bytes > 0
-        return False
-
-    def distrust(self) -> None:
-        """Read the file anew next time, whatever it looks like."""
-        self.view = View()
-
-    def _unreadable(self, fault: str) -> bool:
-        changed = fault != self.fault
-        self.reading, self.view, self.fault = self._new(), View(), fault
-        return changed
+log = logging.getLogger(__name__)
 
 
 class Line(NamedTuple):
@@ -111,6 +42,7 @@ class Line(NamedTuple):
 
     data: bytes
     channel: str
+    path: str
     number: int
     identity: int
     amended: bool
@@ -150,17 +82,30 @@ class Shelf:
         self.index = Index()
         self.feed = Feed()
         self._store = store
-        self._mailboxes: dict[str, Tracked[ChannelIndex]] = {}
+        self._mailboxes: dict[str, Mailbox] = {}
         self._receipts: dict[str, Tracked[ReceiptIndex]] = {}
         self._unread: dict[tuple[str, str], Unread] = {}
         self._stray: list[Problem] = []
         self._logged: set[Problem] = set()
+        self.vanished: dict[str, tuple[Problem, ...]] = {}
+        """What is missing from a log, by its name."""
+        self.after_look: Callable[[], None] = lambda: None
+        """Called when the watcher's cue has been followed."""
+        self.looked_s: float | None = None
+        """When the watcher's last cue had been followed, by the monotonic clock; None while nobody watches."""
+        self._rung_for: set[str] = set()
+        self._answering: asyncio.Task[None] | None = None
         self._refreshing = asyncio.Lock()
         self._watcher = Watcher(store.root, self._look)
 
     async def close(self) -> None:
         """End all waits and stop watching."""
         self.feed.close()
+        self._store.bells.take_down()
+        if self._answering is not None:
+            self._answering.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._answering
         await self._watcher.close()
 
     # --- keeping up -----------------------------------------------------------------------------------------------
@@ -175,10 +120,12 @@ class Shelf:
             if channels is None:
                 mailboxes, stray = self._store.channels()
                 settled, stray_receipts = self._store.receipt_channels()
-                self._stray = stray + stray_receipts
-                channels = {*mailboxes, *settled, *self._mailboxes}
+                archived, stray_archives = self._store.archived_channels()
+                self._stray = stray + stray_receipts + stray_archives
+                channels = {*mailboxes, *settled, *archived, *self._mailboxes}
+            months = self._store.months()
             for name in channels:
-                await self._refresh_channel(name)
+                await self._refresh_channel(name, months)
 
     async def posted(self, channels: Iterable[str]) -> None:
         """Take in a post of this process where the channel has been read before, and wake who waits for the others."""
@@ -220,6 +167,18 @@ class Shelf:
             await asyncio.sleep(max(0.001, IN_USE_S / _ATTEMPTS))
         raise Unsteady(self._store.root)
 
+    def _rung(self, channels: set[str]) -> None:
+        """Another process says that it has written."""
+        self._rung_for |= channels
+        if self._rung_for and (self._answering is None or self._answering.done()):
+            self._answering = asyncio.get_running_loop().create_task(self._answer_rings())
+
+    async def _answer_rings(self) -> None:
+        while self._rung_for:
+            channels, self._rung_for = self._rung_for, set()
+            with suppress(OSError):  # the rescan says so
+                await self._look(channels)
+
     async def _look(self, channels: set[str] | None) -> None:
         """The watcher's cue."""
         if channels is not None and not channels <= self._mailboxes.keys():
@@ -229,15 +188,43 @@ class Shelf:
         for problem in fresh:
             log.warning("%s", problem)
         self._logged.update(fresh)
+        self.looked_s = time.monotonic()
+        self.after_look()
 
-    async def _refresh_channel(self, name: str) -> None:
+    def replaced(self) -> set[str]:
+        """The names of the logs that were read anew since the last call."""
+        found = set()
+        for prefix, tracked in (("", self._mailboxes), (f"{RECEIPTS}/", self._receipts)):
+            for name, one in tracked.items():
+                if one.was_replaced:
+                    one.was_replaced = False
+                    found.add(f"{prefix}{name}")
+        return found
+
+    def fault(self, name: str) -> str:
+        """Why a log cannot be read; empty when it can."""
+        channel = _of(name)
+        tracked: Tracked[Any] | None = (self._mailboxes if channel == name else self._receipts).get(channel)
+        return tracked.fault if tracked else ""
+
+    def stands(self, name: str, line_id: str) -> bool:
+        """Whether a log, as last read, has a line of that id."""
+        channel = _of(name)
+        if channel != name:
+            return channel in self._receipts and self._receipts[channel].reading.has(line_id)
+        index = self.index.channels.get(channel)
+        if channel in self._mailboxes and self._mailboxes[channel].archive_problems:
+            return True  # for all we know
+        return index is not None and id_number(line_id) in index.rows
+
+    async def _refresh_channel(self, name: str, months: Iterable[str]) -> None:
         mailbox = self._mailboxes.get(name)
         if mailbox is None:
-            source, receipts = self._store.mailbox(name), self._store.receipts(name)
-            mailbox = self._mailboxes[name] = Tracked(source, partial(self._new_index, name, source))
+            receipts = self._store.receipts(name)
+            mailbox = self._mailboxes[name] = Mailbox(self._store, name, self.index.names)
             self._receipts[name] = Tracked(receipts, partial(_new_receipts, name, receipts))
         # Published one by one: a caller that is cancelled between two files must not take a wake-up with it.
-        if await mailbox.refresh():
+        if await mailbox.keep_up(months):
             if mailbox.exists:
                 self.index.channels[name] = mailbox.reading
             else:
@@ -245,9 +232,6 @@ class Shelf:
             self.feed.publish({name})
         if await self._receipts[name].refresh():
             self.feed.publish({name})
-
-    def _new_index(self, name: str, source: AppendLog) -> ChannelIndex:
-        return ChannelIndex(name, f"{name}{SUFFIX}", self.index.names, source.read_span)
 
     # --- what is read ---------------------------------------------------------------------------------------------
 
@@ -258,6 +242,14 @@ class Shelf:
     def reader_state(self, channel: str, reader: str) -> ReaderState:
         """What a reader has settled in a channel."""
         return self._receipts[channel].reading.state(reader)
+
+    def readers(self, channel: str) -> Iterable[str]:
+        """Who has settled anything in a channel."""
+        return self._receipts[channel].reading.readers()
+
+    def last_settled_us(self, channel: str, reader: str) -> int:
+        """When a reader last settled something in a channel; 0 if it never did."""
+        return self._receipts[channel].reading.newest_us(reader)
 
     def unread(self, channel: str, reader: str) -> dict[int, None]:
         """The rows a reader has not settled, in file order."""
@@ -289,11 +281,17 @@ class Shelf:
         for channel, numbers in by_channel.items():
             index = self.index.channels[channel]
             numbers.sort(key=lambda number: places[number].row)
-            rows = [places[number].row for number in numbers]
-            spans = [(index.offsets[row], index.lengths[row]) for row in rows]
-            for number, row, data in zip(numbers, rows, self._store.mailbox(channel).read_spans(spans), strict=True):
-                identity = index.identity(row)
-                lines[number] = Line(data, channel, index.lines[row], identity, row in index.replaces)
+            by_path = {f"{channel}{SUFFIX}": numbers}
+            if index.archived:
+                by_path = {}
+                for number in numbers:
+                    by_path.setdefault(index.path(places[number].row), []).append(number)
+            for path, run in by_path.items():
+                rows = [places[number].row for number in run]
+                spans = [(index.offsets[row], index.lengths[row]) for row in rows]
+                for number, row, data in zip(run, rows, self._store.at(path).read_spans(spans), strict=True):
+                    identity = index.identity(row)
+                    lines[number] = Line(data, channel, path, index.lines[row], identity, row in index.replaces)
         return [lines[number] for number in range(len(places))]
 
     def problems(self, channels: Iterable[str] | None = None) -> tuple[Problem, ...]:
@@ -303,28 +301,31 @@ class Shelf:
         ahead_us = time.time_ns() // 1000 + MAX_AHEAD_US
         for name in names:
             mailbox, receipts = self._mailboxes[name], self._receipts[name]
-            found += mailbox.reading.problems + receipts.reading.problems
+            found += mailbox.reading.problems + mailbox.archive_problems + receipts.reading.problems
             if mailbox.fault:
                 found.append(Problem(f"{name}{SUFFIX}", 0, mailbox.fault))
             if receipts.fault:
                 found.append(Problem(f"{RECEIPTS}/{name}{SUFFIX}", 0, receipts.fault))
             found += _ahead_of_clock(mailbox.reading, ahead_us)
+        found += [problem for log_name, lost in self.vanished.items() for problem in lost if _of(log_name) in names]
         return tuple(sorted(found))
 
     # --- waiting --------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def watched(
-        self, wants: Callable[[str], bool], *, reader_of: Iterable[str] = ()
+        self, wants: Callable[[str], bool], *, names: Iterable[str] | None = None
     ) -> AsyncIterator[Subscription]:
         """A subscription to changes; events are subscribed to before this returns, so read after it.
 
         Args:
             wants: Which channels.
-            reader_of: The channels whose messages the subscriber waits for as a reader.
+            names: The same channels by name, where they are known: other processes ring for these only.
         """
+        self._store.bells.want([EVERYTHING] if names is None else names)
+        self._store.bells.hang(self._rung)
         await self._watcher.start()
-        with self.feed.subscribe(wants, reader_of=reader_of) as subscription:
+        with self.feed.subscribe(wants) as subscription:
             yield subscription
 
 
@@ -332,10 +333,9 @@ def _new_receipts(name: str, source: AppendLog) -> ReceiptIndex:
     return ReceiptIndex(f"{RECEIPTS}/{name}{SUFFIX}", source.read_span)
 
 
-def _take(reading: Reading, change: Change) -> None:
-    for block in change.blocks():
-        for offset, number, line in block.lines():
-            reading.add(offset, number, line)
+def _of(log_name: str) -> str:
+    """The channel of a log."""
+    return log_name.removeprefix(f"{RECEIPTS}/")
 
 
 def _ahead_of_clock(index: ChannelIndex, ahead_us: int) -> Iterator[Problem]:
@@ -346,4 +346,4 @@ def _ahead_of_clock(index: ChannelIndex, ahead_us: int) -> Iterator[Problem]:
             return
         when = format_time(index.times_us[row])
         text = f"stamped {when}, ahead of this machine's clock: later posts do not follow it; set the clock right"
-        yield Problem(f"{index.channel}{SUFFIX}", index.lines[row], text)
+        yield Problem(index.path(row), index.lines[row], text)

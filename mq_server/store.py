@@ -1,32 +1,31 @@
-"""A production's folder: its logs, and the one writer that appends to them.
-
-All appends of a process go through one thread. Those that are asked for in one round of the event loop, or while the
-thread syncs, are taken together: what goes to the same mailboxes is written at once and synced once (group commit), and
-the callers, woken together, tend to come together again. Ids and timestamps are minted there, under the locks of all
-mailboxes concerned, taken in name order.
-"""
+"""A production's folder: its logs, their locks, and what this machine notes beside them."""
 
 from __future__ import annotations
 
 import asyncio
-import queue
-import threading
+import os
+import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
 
-from mq_server.appendlog import AppendLog, Tail, Written
-from mq_server.errors import InvalidName, MailError, PartlyPosted, Problem, WriteFailed
-from mq_server.names import check_name, mint_id
+from mq_server.appendlog import AppendLog
+from mq_server.bells import Bells
+from mq_server.errors import InvalidName, Problem, WriteFailed
+from mq_server.journal import Journal
+from mq_server.leases import Leases
+from mq_server.locks import FileLock
+from mq_server.names import check_name
+from mq_server.presence import Presence
+from mq_server.writer import Append, Stored, Writer
 
 SUFFIX = ".jsonl"
 RUNTIME = ".mq"
 RECEIPTS = "receipts"
-MAX_AHEAD_US = 5_000_000
-"""A predecessor's timestamp is followed when it is at most this far ahead of the clock, and reported when further."""
+ARCHIVE = "archive"
+LEASES = "leases"
+JOURNAL = "journal"
 
 _GITATTRIBUTES = """\
 # Mailboxes only grow: git merges two branches by keeping the lines of both.
@@ -34,34 +33,7 @@ _GITATTRIBUTES = """\
 receipts/*.jsonl text eol=lf merge=union -diff linguist-generated
 """
 _GITIGNORE = f"{RUNTIME}/\n"
-
-
-class Stored(NamedTuple):
-    """A message as it was written: minted id and time, and its line number in each mailbox."""
-
-    id: str
-    time_us: int
-    lines: dict[str, int]
-
-
-@dataclass(slots=True)
-class Append:
-    """One line to be appended to one or more logs under one id.
-
-    `encode` is called under the locks, with the id, the time in microseconds and the log's name.
-    """
-
-    logs: dict[str, AppendLog]
-    encode: Callable[[str, int, str], bytes]
-    lock_timeout_s: float
-    durable: bool
-
-
-class _Asked(NamedTuple):
-    """An append that somebody on an event loop waits for."""
-
-    append: Append
-    done: asyncio.Future[Stored]
+_MONTH = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])")
 
 
 class Store:
@@ -73,10 +45,15 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._runtime = root / RUNTIME
+        process = f"{os.getpid()}-{os.urandom(4).hex()}"
+        self.presence = Presence(root / RUNTIME / "waiting", process, self.has_runtime)
+        self.bells = Bells(root / RUNTIME / "bells", process, self.has_runtime)
         self._logs: dict[str, AppendLog] = {}
-        self._asked: list[_Asked] = []
-        self._queue: queue.SimpleQueue[list[_Asked] | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._leases: dict[str, Leases] = {}
+        self._locks: dict[str, FileLock] = {}
+        self._journals: dict[str, Journal] = {}
+        self._writer = Writer(self._begin_writing, self._creating_lock(), self.journal, self._ring)
 
     # --- files ----------------------------------------------------------------------------------------------------
 
@@ -96,6 +73,86 @@ class Store:
         """
         return self._log(f"{RECEIPTS}/", channel)
 
+    def leases(self, channel: str) -> Leases:
+        """The deliveries of a channel on this machine.
+
+        Raises:
+            InvalidName: It is no channel's name.
+        """
+        leases = self._leases.get(channel)
+        if leases is None:
+            check_name("channel", channel)
+            runtime = self.root / RUNTIME
+            lock_path = runtime / "locks" / LEASES / f"{channel}.lock"
+            leases = self._leases[channel] = Leases(runtime / LEASES / f"{channel}.log", lock_path)
+        return leases
+
+    def journal(self, name: str) -> Journal:
+        """The journal of a log: `narrator` for the mailbox, `receipts/narrator` for its receipts."""
+        journal = self._journals.get(name)
+        if journal is None:
+            journal = self._journals[name] = Journal(self.root / RUNTIME / JOURNAL / f"{name}{SUFFIX}")
+        return journal
+
+    def journals(self) -> list[str]:
+        """The names of the logs that have a journal."""
+        folder = self.root / RUNTIME / JOURNAL
+        names = [
+            *_named_files(folder, "")[0],
+            *(f"{RECEIPTS}/{name}" for name in _named_files(folder / RECEIPTS, "")[0]),
+        ]
+        return sorted(names)
+
+    def log(self, name: str) -> AppendLog:
+        """A log by its name: `narrator`, or `receipts/narrator`.
+
+        Raises:
+            InvalidName: It is no log's name.
+        """
+        channel = name.removeprefix(f"{RECEIPTS}/")
+        return self.mailbox(channel) if channel == name else self.receipts(channel)
+
+    @contextmanager
+    def held_still(self, timeout_s: float) -> Iterator[list[str]]:
+        """Hold every mailbox and receipts file: none of our processes writes meanwhile. Gives their names.
+
+        Raises:
+            LockTimeout, WriteFailed: Somebody else held one all that time; nothing is held.
+        """
+        self.has_runtime()
+        deadline = time.monotonic() + timeout_s
+        while True:
+            with ExitStack() as locks:
+                names = self._names()
+                for name in names:
+                    locks.enter_context(self.log(name).lock.held(max(0.0, deadline - time.monotonic())))
+                # Last, as whoever makes a log does; what was made until now is held with the rest.
+                locks.enter_context(self._creating_lock().held(max(0.0, deadline - time.monotonic())))
+                if self._names() == names:
+                    yield names
+                    return
+
+    def _names(self) -> list[str]:
+        return sorted([*self.channels()[0], *(f"{RECEIPTS}/{name}" for name in self.receipt_channels()[0])])
+
+    def _creating_lock(self) -> FileLock:
+        """Held by whoever makes a log: before it is there, nobody knows that it has a lock to be held."""
+        return self._lock(".creating")
+
+    def rescue_lock(self, name: str) -> FileLock:
+        """Held while a process looks for what has vanished from a log and puts it back."""
+        return self._lock(f"{JOURNAL}/{name}")
+
+    def sender_lock(self, sender: str) -> FileLock:
+        """Held while somebody posts under a key of theirs, so that two of them do not find it unused at once."""
+        return self._lock(f"senders/{check_name('sender', sender)}")
+
+    def _lock(self, name: str) -> FileLock:
+        lock = self._locks.get(name)
+        if lock is None:
+            lock = self._locks[name] = FileLock(self.root / RUNTIME / "locks" / f"{name}.lock")
+        return lock
+
     def channels(self) -> tuple[list[str], list[Problem]]:
         """The names of the mailboxes on disk, sorted; and a Problem for each file whose name is none."""
         return _named_files(self.root, "")
@@ -103,6 +160,28 @@ class Store:
     def receipt_channels(self) -> tuple[list[str], list[Problem]]:
         """The same for the receipts."""
         return _named_files(self.root / RECEIPTS, f"{RECEIPTS}/")
+
+    def months(self) -> list[str]:
+        """The months that the archive has folders for, oldest first."""
+        return sorted(filter(is_month, _names_in(self.root / ARCHIVE)))
+
+    def archive(self, month: str, channel: str) -> AppendLog:
+        """The archived lines of a channel, of one month. Whoever changes them holds the mailbox's lock."""
+        return self._log(f"{ARCHIVE}/{month}/", channel, locked_as=channel)
+
+    def at(self, path: str) -> AppendLog:
+        """The log of a mailbox or an archived part, by its file relative to the folder.
+
+        Raises:
+            InvalidName: It is no log's name.
+        """
+        folder, _, name = path.removesuffix(SUFFIX).rpartition("/")
+        return self.archive(folder.removeprefix(f"{ARCHIVE}/"), name) if folder else self.mailbox(name)
+
+    def archived_channels(self) -> tuple[list[str], list[Problem]]:
+        """The names of the channels that have archived lines, sorted; and a Problem for each file that is not read."""
+        archive = self.root / ARCHIVE
+        return named_archives({folder: _names_in(archive / folder) for folder in _names_in(archive)})
 
     def prepare(self) -> None:
         """Make the folder, with what git must know of it. Existing files are left alone.
@@ -118,7 +197,20 @@ class Store:
         except OSError as error:
             raise WriteFailed(self.root, error) from error
 
-    def _log(self, folder: str, channel: str) -> AppendLog:
+    def has_runtime(self) -> bool:
+        """Make a place for this machine's state, if there is a production; whether there is one.
+
+        Raises:
+            WriteFailed: The system refused.
+        """
+        if self._runtime.exists():
+            return True
+        if not self.root.is_dir():
+            return False
+        self.prepare()
+        return True
+
+    def _log(self, folder: str, channel: str, locked_as: str = "") -> AppendLog:
         name = f"{folder}{channel}"
         log = self._logs.get(name)
         if log is None:
@@ -126,149 +218,80 @@ class Store:
             runtime = self.root / RUNTIME
             log = AppendLog(
                 self.root / f"{name}{SUFFIX}",
-                runtime / "locks" / f"{name}.lock",
+                runtime / "locks" / f"{locked_as or name}.lock",
                 runtime / "stamps" / f"{name}.stamp",
             )
             self._logs[name] = log
         return log
 
-    # --- appending ------------------------------------------------------------------------------------------------
-
     def submit(self, append: Append) -> asyncio.Future[Stored]:
-        """Queue an append for the writer thread; the future ends when it is durable, or with what went wrong.
+        """Append; the future ends when it is durable, or with what went wrong.
 
         An append whose future is cancelled in the same round of the event loop is left out; later it can't be any more.
         """
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[Stored] = loop.create_future()
-        if not self._asked:
-            loop.call_soon(self._hand_over)
-        self._asked.append(_Asked(append, done))
-        return done
-
-    def _hand_over(self) -> None:
-        asked, self._asked = [one for one in self._asked if not one.done.done()], []
-        if asked:
-            self._queue.put(asked)
-            self._start()
-
-    def _start(self) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._write_queued, name="mq-writer", daemon=True)
-            self._thread.start()
+        return self._writer.submit(append)
 
     async def close(self) -> None:
         """Finish what is queued and give the lock handles back."""
-        self._hand_over()
-        while self._thread is not None:
-            self._queue.put(None)
-            await asyncio.to_thread(self._thread.join)
-            self._thread = None
-            if not self._queue.empty():  # asked for after the thread's last look
-                self._start()
-        for log in self._logs.values():
-            log.lock.close()
+        await self._writer.close()
+        locks = [log.lock for log in self._logs.values()] + [leases.lock for leases in self._leases.values()]
+        for lock in [*locks, *self._locks.values()]:
+            lock.close()
 
-    def _write_queued(self) -> None:
-        while True:
-            batches = [self._queue.get()]
-            while not self._queue.empty():
-                batches.append(self._queue.get())
-            for group in _same_targets([one for batch in batches for one in batch or ()]):
-                outcomes: list[Stored | BaseException]
-                try:
-                    outcomes = self._commit([one.append for one in group])
-                except BaseException as error:  # noqa: BLE001 - the thread's edge: each caller gets what happened
-                    outcomes = [error] * len(group)
-                with suppress(RuntimeError):  # the event loop is closed: nobody waits any more
-                    group[0].done.get_loop().call_soon_threadsafe(_answer, group, outcomes)
-            if None in batches:
-                return
-
-    def _commit(self, group: list[Append]) -> list[Stored | BaseException]:
-        """Write a group that goes to the same mailboxes; what became of each of them."""
-        if not (self.root / RUNTIME).exists():  # the first write into this folder
+    def _begin_writing(self) -> None:
+        if not self._runtime.exists():
             self.prepare()
-        logs = group[0].logs
-        minted: list[Stored] = []
-        written: dict[str, Written] = {}
-        stopped: tuple[str, MailError] | None = None
-        try:
-            with ExitStack() as locks:
-                for name in sorted(logs):
-                    locks.enter_context(logs[name].lock.held(group[0].lock_timeout_s))
-                tails = {name: log.tail() for name, log in logs.items()}
-                lines: dict[str, list[bytes]] = {name: [] for name in logs}
-                time_us = 0
-                for append in group:
-                    time_us = max(time_us + 1, next_time_us(tails))
-                    message_id = mint_id(time_us)
-                    for name in logs:
-                        lines[name].append(append.encode(message_id, time_us, name))
-                    minted.append(Stored(message_id, time_us, {}))
-                for name, log in logs.items():
-                    try:
-                        written[name] = log.append(tails[name], b"".join(lines[name]), time_us)
-                    except MailError as error:
-                        if not written:
-                            raise
-                        stopped = (name, error)
-                        break
-        finally:
-            unconfirmed = _sync(logs, written, durable=any(append.durable for append in group))
-        if stopped:
-            return [PartlyPosted(stored.id, list(written), *stopped) for stored in minted]
-        if unconfirmed:
-            return [unconfirmed] * len(minted)
-        for number, stored in enumerate(minted):
-            stored.lines.update({name: written[name].first_line + number for name in logs})
-        return list(minted)
 
-
-def _answer(group: list[_Asked], outcomes: list[Stored | BaseException]) -> None:
-    for one, outcome in zip(group, outcomes, strict=True):
-        if one.done.done():
-            continue  # cancelled after it was handed over: the message stands all the same
-        if isinstance(outcome, BaseException):
-            one.done.set_exception(outcome)
-        else:
-            one.done.set_result(outcome)
-
-
-def _sync(logs: dict[str, AppendLog], written: dict[str, Written], *, durable: bool) -> WriteFailed | None:
-    """Sync and close everything that was written; what went wrong, if anything did."""
-    failure = None
-    for name, append in written.items():
-        try:
-            logs[name].sync(append, durable=durable)
-        except WriteFailed as error:
-            failure = failure or error
-    return failure
-
-
-def next_time_us(tails: dict[str, Tail]) -> int:
-    """The timestamp for a message that follows these ends: the clock's, or just after a predecessor slightly ahead."""
-    now = time.time_ns() // 1000
-    followed = [tail.newest_us for tail in tails.values() if tail.newest_us - now <= MAX_AHEAD_US]
-    return max(now, max(followed, default=0) + 1)
-
-
-def _same_targets(asked: list[_Asked]) -> Iterator[list[_Asked]]:
-    groups: dict[tuple[str, ...], list[_Asked]] = {}
-    for one in asked:
-        groups.setdefault(tuple(one.append.logs), []).append(one)
-    yield from groups.values()
+    def _ring(self, names: Iterable[str]) -> None:
+        self.bells.ring(name for name in names if not name.startswith(RECEIPTS))
 
 
 def _named_files(folder: Path, prefix: str) -> tuple[list[str], list[Problem]]:
+    return check_file_names(_names_in(folder), prefix)
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208 - asked before every answer, mostly of a folder that is not there
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def is_month(name: str) -> bool:
+    """Whether a folder of the archive is named as it must be."""
+    return _MONTH.fullmatch(name) is not None
+
+
+def named_archives(folders: Mapping[str, Iterable[str]]) -> tuple[list[str], list[Problem]]:
+    """The channels that have archived lines, sorted; and a Problem for each `.jsonl` file that is not read.
+
+    Args:
+        folders: By the name of each entry in the archive, the names of its files.
+    """
+    found: set[str] = set()
+    problems: list[Problem] = []
+    for folder, files in folders.items():
+        names, stray = check_file_names(files, f"{ARCHIVE}/{folder}/")
+        if is_month(folder):
+            found.update(names)
+            problems += stray
+        elif names or stray or folder.endswith(SUFFIX):
+            text = "not in a folder named after a month, such as 2026-10; not read"
+            problems.append(Problem(f"{ARCHIVE}/{folder}", 0, text))
+    return sorted(found), problems
+
+
+def check_file_names(found: Iterable[str], prefix: str) -> tuple[list[str], list[Problem]]:
+    """The channels that files are named after, sorted; and a Problem for each `.jsonl` file whose name is none.
+
+    Args:
+        found: The names of a folder's files.
+        prefix: What Problems put in front of them.
+    """
     names: list[str] = []
     problems: list[Problem] = []
-    try:
-        # A name that starts with a dot is an editor's own: a lock, a copy to fall back to.
-        found = sorted(entry.name for entry in folder.iterdir() if entry.suffix == SUFFIX and entry.name[0] != ".")
-    except (FileNotFoundError, NotADirectoryError):
-        return names, problems
-    for file_name in found:
+    # A name that starts with a dot is an editor's own: a lock, a copy to fall back to.
+    for file_name in sorted(name for name in found if name.endswith(SUFFIX) and name[0] != "."):
         try:
             names.append(check_name("channel", file_name.removesuffix(SUFFIX)))
         except InvalidName as fault:

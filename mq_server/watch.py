@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from watchfiles import Change
 
 RESCAN_S = 1.0
-_STEP_MS = 20  # half of it would halve the time to a wake-up, some 30 ms, and double what waiting costs
+_STEP_MS = 50
 _DEBOUNCE_MS = 100
 log = logging.getLogger(__name__)
 
@@ -28,10 +28,9 @@ log = logging.getLogger(__name__)
 class Subscription:
     """Somebody who waits for changes of some channels. Use it as a context manager."""
 
-    def __init__(self, feed: Feed, wants: Callable[[str], bool], reader_of: Iterable[str]) -> None:
+    def __init__(self, feed: Feed, wants: Callable[[str], bool]) -> None:
         self._feed = feed
         self.wants = wants
-        self.reader_of = frozenset(reader_of)
         self._event = asyncio.Event()
         self._channels: set[str] = set()
 
@@ -69,14 +68,9 @@ class Feed:
         self.subscriptions: set[Subscription] = set()
         self.closed = False
 
-    def subscribe(self, wants: Callable[[str], bool], *, reader_of: Iterable[str] = ()) -> Subscription:
-        """A subscription to the channels for which `wants` is true.
-
-        Args:
-            wants: Tells it of a channel's name.
-            reader_of: The channels whose messages the subscriber waits for as a reader.
-        """
-        return Subscription(self, wants, reader_of)
+    def subscribe(self, wants: Callable[[str], bool]) -> Subscription:
+        """A subscription to the channels for which `wants` is true of their names."""
+        return Subscription(self, wants)
 
     def publish(self, channels: set[str]) -> None:
         """Wake everybody who wants one of these channels."""
@@ -84,14 +78,6 @@ class Feed:
             concerned = {channel for channel in channels if subscription.wants(channel)}
             if concerned:
                 subscription.wake(concerned)
-
-    def waiting(self, channel: str) -> int:
-        """How many readers wait for messages of this channel."""
-        return sum(channel in subscription.reader_of for subscription in self.subscriptions)
-
-    def awaited(self) -> set[str]:
-        """The channels that readers wait for."""
-        return {channel for subscription in self.subscriptions for channel in subscription.reader_of}
 
     def close(self) -> None:
         """End every wait."""
@@ -118,13 +104,14 @@ class Watcher:
 
     async def start(self) -> None:
         """Start, and return once events are subscribed to; a read after that misses nothing."""
-        if not self._tasks:
+        if not self._tasks and not self._stop.is_set():
             self._tasks = [asyncio.create_task(self._events()), asyncio.create_task(self._rescan())]
         await self._subscribed.wait()
 
     async def close(self) -> None:
         """Stop and wait for the end."""
         self._stop.set()
+        self._subscribed.set()  # who starts to wait just now finds the feed closed
         self._unwatch.set()  # the thread that waits for events looks at this; cancelling alone would not end it
         for task in self._tasks:
             task.cancel()

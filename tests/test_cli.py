@@ -28,6 +28,7 @@ from mq_server.cli.options import moment, seconds
 from mq_server.cli.writing import EXAMPLE_ROSTER
 from mq_server.mailroom import DEFAULT_ROOT as MAILROOM_ROOT
 from mq_server.names import parse_time
+from tests.support import write
 
 MQ = [sys.executable, "-m", "mq_server"]
 DEADLINE_S = 30.0
@@ -160,6 +161,7 @@ def test_settings_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     assert "durabilty: there is no such key" in error
     assert "'Narrator' is not a valid name" in error
     assert "Known keys: durability" in error
+    assert [place in error for place in ("mq.toml:1: ", "mq.toml:3: ")] == [True, True]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
@@ -429,6 +431,15 @@ def test_channels_are_listed_with_what_they_are_for(production: Path) -> None:
     assert lines[2] == "    Writes what is seen."
     assert "Last posts of writer:" in lines
     assert answer(production, "channels")["channels"][0]["unread"] == 1
+
+
+def test_the_types_are_listed_with_their_fields(tmp_path: Path) -> None:
+    write(tmp_path / "schemas" / "prop_list.json", b'{"required": ["props"]}')
+    lines = mq(tmp_path, "types").stdout.splitlines()
+    assert "narration            {text}" in lines
+    assert lines[-1] == "prop_list            {props: any}"
+    assert answer(tmp_path, "types", "prop_list") == {"types": {"prop_list": "{props: any}"}}
+    assert "Did you mean 'prop_list'?" in mq(tmp_path, "types", "prop_lst", code=3).stderr
 
 
 def test_show_gathers_everything_a_channel_a_thread_or_a_scene(production: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 import venv
 from pathlib import Path
+from typing import Any
 
 import portalocker
 import pytest
@@ -59,8 +62,6 @@ def _check_report(report: dict[str, object]) -> None:
 @pytest.mark.timeout(240)
 def test_a_client_of_sdk_1_opens_a_session_per_call_over_http(tmp_path: Path, mcp1_python: Path) -> None:
     async def scenario() -> None:
-        import asyncio
-
         async with serving(tmp_path) as url:
             _check_report(await asyncio.to_thread(_report, mcp1_python, "http", url))
 
@@ -108,5 +109,32 @@ def test_a_pydantic_ai_agent_answers_its_mail(tmp_path: Path, transport: str) ->
             ]
             assert (await room.read("narrator")).messages == ()
         assert offered == {tool.name for tool in TOOLS}
+
+    run(scenario())
+
+
+def test_the_readme_s_agent_claims_its_mail_and_answers_it(tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    block = next(each for each in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "MCPToolset" in each)
+    names: dict[str, Any] = {}
+    exec(compile(block, "README.md", "exec"), names)
+
+    def craft(messages: list[ModelMessage], _: AgentInfo) -> ModelResponse:
+        if len(messages) > 1:
+            return ModelResponse(parts=[TextPart("done")])
+        asked = str(re.search(r"'id': '(\w+)'", str(messages[0].parts[-1].content))[1])  # type: ignore[index]
+        answer = {"reply_to": asked, "msg_type": "note", "payload": {"text": "Rain."}, "dedup_key": f"{asked} answer"}
+        return ModelResponse(parts=[ToolCallPart("post_message", answer)])
+
+    async def scenario() -> None:
+        async with Mailroom(tmp_path) as room, serving(tmp_path) as url:
+            asked = await room.post("narrator", sender="writer", msg_type="note", payload={"text": "What weather?"})
+            working = asyncio.create_task(names["work"](FunctionModel(craft), "narrator", url))
+            reply = await room.wait("writer", timeout_s=20)
+            assert [message.reply_to for message in reply.messages] == [asked.id]
+            while (await room.status(asked.id)).progress[0].state != "acked":
+                await asyncio.sleep(0.01)
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
 
     run(scenario())

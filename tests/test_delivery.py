@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mq_server.blocks import Block
-from mq_server.columns import ChannelIndex
+from mq_server.columns import ChannelIndex, Names
 from mq_server.delivery import ReaderState, ReceiptIndex, Unread, receipt_fields
 from mq_server.message import encode_line
 from mq_server.names import format_time, id_number
@@ -199,8 +199,7 @@ def test_what_is_kept_up_step_by_step_is_what_is_built_at_once(receipts: Any, da
     mailbox_lines = [text for text in incoming if b"msg_type" in text]
     receipt_lines = [text for text in incoming if b"msg_type" not in text]
     mailbox_data, receipt_data = b"".join(mailbox_lines), b"".join(receipt_lines)
-    channel = indexed([])
-    channel._read_line = lambda at, length: mailbox_data[at : at + length]
+    channel = ChannelIndex("narrator", "narrator.jsonl", Names(), lambda at, length: mailbox_data[at : at + length])
     index = ReceiptIndex("", lambda at, length: receipt_data[at : at + length])
     followers = {reader: Unread() for reader in ("narrator", "dialogist")}
     offsets = [0, 0]

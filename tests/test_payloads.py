@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,8 @@ import pytest
 from mq_server import payloads
 from mq_server.errors import InvalidRequest
 from mq_server.payloads import MODELS, Narration, Note, Payload, Score, checked_payload, fields_of
+from mq_server.schemas import Schemas
+from tests.support import write
 
 GOOD: dict[str, dict[str, Any]] = {
     "brief": {"text": "A quest."},
@@ -103,3 +107,25 @@ def test_a_model_of_ones_own_is_registered_by_its_type(_models_as_before: None) 
     assert checked_payload(None, Weather(wind=3)) == ("weather", {"wind": 3})
     assert checked_payload("weather", {"wind": 3}) == ("weather", {"wind": 3})
     assert "payload.wind: field required; a 'weather' payload is {wind: number}" in faults("weather", {})
+
+
+def test_a_model_that_only_python_can_say_still_names_its_fields(_models_as_before: None) -> None:
+    class Odd(Payload):
+        msg_type = "odd"
+        rule: Callable[[], None]
+        text: str = ""
+
+    assert fields_of("odd") == "{rule: any, text?: any}"
+
+
+def test_strict_types_are_those_with_a_model_or_a_schema_and_dead_letters(tmp_path: Path) -> None:
+    write(tmp_path / "schemas" / "weather.json", json.dumps({"required": ["wind"]}).encode())
+    schemas = Schemas(tmp_path)
+    for msg_type, payload in (("note", {"text": "x"}), ("weather", {"wind": 1}), ("dead_letter", {"any": 1})):
+        assert checked_payload(msg_type, payload, schemas, strict=True) == (msg_type, payload)
+    assert checked_payload("wether", {}, schemas) == ("wether", {})
+    with pytest.raises(InvalidRequest) as caught:
+        checked_payload("wether", {}, schemas, strict=True)
+    text = str(caught.value)
+    assert text.startswith("msg_type 'wether' is unknown, and mq.toml says strict_types. Did you mean 'weather'?")
+    assert text.endswith("query, answer, weather; or add schemas/wether.json")

@@ -13,7 +13,7 @@ import orjson
 import pytest
 from pydantic import BaseModel
 
-from mq_server.answers import Posted
+from mq_server.outcomes import Posted
 from mq_server.errors import (
     AmbiguousReference,
     InvalidRequest,

@@ -1,8 +1,7 @@
-"""Looking things up: history, threads, activity, search, the directory, problems."""
+"""Looking things up: history, threads, activity, search, the directory."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mq_server.answers import Activity, Hits, Page, Report
+from mq_server.answers import Activity, Hits, Page
 from mq_server.errors import InvalidRequest, UnknownChannel, UnknownReference
 from mq_server.mailroom import Mailroom
 from mq_server.message import Message
@@ -382,143 +381,6 @@ def test_the_directory_lists_the_roster_first_and_what_waits(tmp_path: Path) -> 
     ask(tmp_path, work)
 
 
-# --- problems --------------------------------------------------------------------------------------------------------
-
-
-def check(root: Path, *paths: Any) -> Report:
-    report: Report = ask(root, lambda room: room.check(paths))
-    return report
-
-
-def damaged(root: Path) -> None:
-    """A production with everything that people do to files."""
-    good = [said(number) for number in range(8)]
-    write(
-        root / "narrator.jsonl",
-        *(b"\xef\xbb\xbf", good[0][:-1], b"\r\n\n  \n", b"<<<<<<< HEAD\n", good[1], b"=======\n", good[2]),
-        *(b">>>>>>> theirs\n", b"[]\n", b'{"id": 7}\n', good[3], good[3], said(4, text="other"), good[4], good[5][:-9]),
-    )
-    write(root / "dialogist.jsonl", good[6], line(7, id=known_id(7), mood="grey")[:-1])
-    write(root / "receipts" / "narrator.jsonl", b"{}\n")
-    write(root / "Bad Name.jsonl", good[0])
-    (root / "folder.jsonl").mkdir()
-
-
-EXPECTED = [
-    "Bad Name.jsonl: channel 'Bad Name' is not a valid name: use 1 to 64 of a-z, 0-9, _ and -, starting with a letter "
-    "or digit; the file is not read",
-    "folder.jsonl: cannot be read: this is not a file",
-    "narrator.jsonl:4: git conflict marker: resolve the conflict, keeping the lines of both sides",
-    "narrator.jsonl:6: git conflict marker: resolve the conflict, keeping the lines of both sides",
-    "narrator.jsonl:8: git conflict marker: resolve the conflict, keeping the lines of both sides",
-    "narrator.jsonl:9: not a JSON object",
-    "narrator.jsonl:10: 'id' must be a non-empty string",
-    *(
-        f"narrator.jsonl:{number}: id {known_id(4)} stands on another line with different content: keep one, give the "
-        "other a new id"
-        for number in (13, 14)
-    ),
-    "narrator.jsonl:15: torn line: it breaks off before its end",
-    "receipts/narrator.jsonl:1: 'id' must be a string",
-]
-
-
-def test_every_problem_is_reported_and_stops_nothing_else(tmp_path: Path) -> None:
-    damaged(tmp_path)
-    report = check(tmp_path)
-    assert [str(problem) for problem in report.problems] == EXPECTED
-    assert (report.channels, report.messages) == (2, 7)
-    assert numbers(history(tmp_path).messages) == [0, 1, 2, 3, 4]
-    assert numbers(activity(tmp_path).messages) == [0, 1, 2, 3, 4, 6, 7]
-    assert history(tmp_path, "dialogist").messages[1].extra == {"mood": "grey"}
-
-
-def test_every_answer_shows_the_problems_of_what_it_was_read_from(tmp_path: Path) -> None:
-    damaged(tmp_path)
-
-    async def work(room: Mailroom) -> None:
-        everything = set(EXPECTED)
-        for answer in (await room.activity(), await room.thread(known_id(6)), await room.search("message")):
-            assert {str(problem) for problem in answer.problems} == everything
-            assert answer.as_json()["problems"][-1] == "… and 1 more: run `mq check`"
-        assert {str(problem) for problem in (await room.directory()).problems} == everything
-        ours = {text for text in EXPECTED if "narrator.jsonl" in text}
-        for page in (await room.read("narrator"), await room.history("narrator"), await room.wait("narrator")):
-            assert {str(problem) for problem in page.problems} == ours
-        assert (await room.read("dialogist")).problems == ()
-
-    ask(tmp_path, work)
-
-
-def test_a_check_may_be_of_some_files_only(tmp_path: Path) -> None:
-    damaged(tmp_path)
-    for name in ("narrator", "narrator.jsonl", tmp_path / "narrator.jsonl"):
-        assert {problem.path for problem in check(tmp_path, name).problems} == {"narrator.jsonl"}
-    assert {problem.path for problem in check(tmp_path, "receipts/narrator").problems} == {"receipts/narrator.jsonl"}
-    assert check(tmp_path, "dialogist").problems == ()
-    for name in ("nobody", "mq.toml", "../x"):
-        with pytest.raises(InvalidRequest, match="is no mailbox or receipts file of"):
-            check(tmp_path, name)
-
-
-def test_a_check_reads_again_whatever_the_stamps_say(tmp_path: Path) -> None:
-    production(tmp_path, narrator=[said(0), said(1)])
-
-    async def work(room: Mailroom) -> None:
-        await room.activity()
-        path = tmp_path / "narrator.jsonl"
-        before, data = path.stat(), path.read_bytes()
-        with path.open("r+b") as file:
-            file.write(data.replace(b'"id"', b'"di"', 1))
-        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-        report = await room.check()
-        assert [str(problem) for problem in report.problems] == ["narrator.jsonl:1: 'id' is missing"]
-        assert report.messages == 1
-        assert numbers((await room.history("narrator")).messages) == [1]
-        path.unlink()
-        assert (await room.check()).problems == ()
-
-    ask(tmp_path, work)
-
-
-def test_a_missing_production_has_no_problems_and_is_not_made(tmp_path: Path) -> None:
-    root = tmp_path / "nowhere"
-    assert check(root) == Report(channels=0, messages=0)
-    assert history(root).messages == ()
-    assert activity(root).messages == ()
-    assert not root.exists()
-
-
-@pytest.mark.parametrize("ahead_s", [-10, 0, 4])
-def test_a_timestamp_little_ahead_is_no_problem(tmp_path: Path, ahead_s: int) -> None:
-    stamped_ahead(tmp_path, ahead_s)
-    assert check(tmp_path).problems == ()
-
-
-def stamped_ahead(root: Path, seconds: float) -> str:
-    import time
-
-    text = format_time(time.time_ns() // 1000 + round(seconds * 1e6))
-    append(new_log(root), line(0, timestamp=text))
-    return text
-
-
-def test_a_timestamp_far_ahead_is_reported_and_goes_on_being_so(tmp_path: Path) -> None:
-    when = stamped_ahead(tmp_path, 60)
-
-    async def work(room: Mailroom) -> None:
-        for count in range(2):
-            (problem,) = (await room.read("narrator")).problems
-            assert problem.line == 1
-            assert problem.message == (
-                f"stamped {when}, ahead of this machine's clock: later posts do not follow it; set the clock right"
-            )
-            posted = await room.post("narrator", sender="a", msg_type="note", payload={"text": f"{count}"})
-            assert posted.message.timestamp < when
-
-    ask(tmp_path, work)
-
-
 # --- merges ----------------------------------------------------------------------------------------------------------
 
 
@@ -594,7 +456,8 @@ def test_a_running_room_reflects_what_git_does(tmp_path: Path) -> None:
         assert sorted(await stands()) == ["four", "one", "three", "two"]
         git(tmp_path, "checkout", "-q", "HEAD~1", "--", "narrator.jsonl")
         assert sorted(await stands()) == ["one", "three"]
-        assert (await room.check()).problems == ()
+        problems = (await room.check()).problems
+        assert len(problems) == 1 and "has vanished" in problems[0].message, "the one that was in no commit"
 
     ask(tmp_path, work)
 

@@ -1,9 +1,8 @@
-"""Reading a mailbox: unread, acknowledged, peeked into, from a place on; waiting; following."""
+"""Reading a mailbox: unread, acknowledged, peeked into, from a place on; waiting."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -17,7 +16,6 @@ from hypothesis import strategies as st
 from mq_server.answers import Page
 from mq_server.errors import InvalidRequest, LockTimeout, UnknownChannel, UnknownReference
 from mq_server.mailroom import Mailroom
-from mq_server.message import Message
 from mq_server.names import format_time
 from tests.support import START_US, examples, known_id, line, run, write
 
@@ -489,7 +487,7 @@ def test_the_sender_sees_who_waits(tmp_path: Path) -> None:
         posted = await room.post(["narrator", "dialogist"], sender="a", msg_type="note", payload={"text": "x"})
         assert [recipient.waiting for recipient in posted.recipients] == [1, 0]
         await wait
-        assert room._shelf.feed.waiting("narrator") == 0
+        assert room._store.presence.count("narrator") == 0
 
     ask(tmp_path, work)
 
@@ -504,77 +502,5 @@ def test_a_wait_that_acknowledges_loses_nothing_when_the_receipt_cannot_be_writt
             await room.wait("narrator", ack=True, timeout_s=0)
         await other.close()
         assert numbers(await room.wait("narrator", ack=True, timeout_s=0)) == [0]
-
-    ask(tmp_path, work)
-
-
-# --- following -------------------------------------------------------------------------------------------------------
-
-
-def test_a_follower_gets_what_appears_in_its_channels_once(tmp_path: Path) -> None:
-    numbered(tmp_path, 0, 1)
-    numbered(tmp_path, 2, channel="dialogist")
-
-    async def follow(room: Mailroom, got: list[Message], *channel: Any, **filters: Any) -> None:
-        async with contextlib.aclosing(room.follow(*channel, **filters)) as messages:
-            async for message in messages:
-                got += [message]
-
-    async def work(room: Mailroom) -> None:
-        got: dict[str, list[Message]] = {name: [] for name in ("one", "all", "list", "sender")}
-        tasks = [
-            asyncio.ensure_future(follow(room, got["one"], "narrator")),
-            asyncio.ensure_future(follow(room, got["all"])),
-            asyncio.ensure_future(follow(room, got["list"], ["dialogist", "scene_*"])),
-            asyncio.ensure_future(follow(room, got["sender"], sender="b")),
-        ]
-        await is_waiting(room, 4)
-        await room.activity()  # which reads every mailbox
-        copies = await post(room, ["narrator", "dialogist"])
-        async with asyncio.timeout(10):
-            while not (got["one"] and got["all"] and got["list"]):
-                await asyncio.sleep(0.005)
-        write(tmp_path / "scene_1.jsonl", line(7, id=known_id(7), sender="b"))
-        numbered(tmp_path, 0, 5, 1)  # a merge put one above what was seen; and what we posted is gone
-        last = await post(room)
-        async with asyncio.timeout(10):
-            while len(got["all"]) < 4 or len(got["one"]) < 3 or len(got["list"]) < 2 or not got["sender"]:
-                await asyncio.sleep(0.005)
-        await room.close()
-        await asyncio.gather(*tasks)
-        ids = {name: sorted(message.id for message in found) for name, found in got.items()}
-        assert ids["all"] == sorted([copies, known_id(7), known_id(5), last])
-        assert ids["one"] == sorted([copies, known_id(5), last])
-        assert ids["list"] == sorted([copies, known_id(7)])
-        assert ids["sender"] == [known_id(7)]
-
-    ask(tmp_path, work)
-
-
-def test_what_a_checkout_takes_away_and_brings_back_is_not_followed_again(tmp_path: Path) -> None:
-    path = numbered(tmp_path, 0, 1)
-
-    async def work(room: Mailroom) -> None:
-        got: list[str] = []
-
-        async def follow() -> None:
-            nonlocal got
-            async for message in room.follow():
-                got += [message.id]
-
-        task = asyncio.ensure_future(follow())
-        await is_waiting(room)
-        away = path.rename(tmp_path / "away")
-        await room.activity()
-        await asyncio.sleep(0)
-        away.rename(path)
-        await room.activity()
-        posted = await post(room)
-        async with asyncio.timeout(10):
-            while not got:
-                await asyncio.sleep(0.005)
-        await room.close()
-        await task
-        assert got == [posted]
 
     ask(tmp_path, work)

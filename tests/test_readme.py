@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -10,12 +11,16 @@ import subprocess
 import sys
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mq_server import config, delivery, message
 from mq_server.cli import main
-from mq_server.payloads import MODELS, fields_of
+from mq_server.errors import InvalidRequest
+from mq_server.mailroom import Mailroom
+from mq_server.payloads import MODELS, Note, checked_payload, fields_of
+from mq_server.schemas import Schemas
 from mq_server.server.tools import TOOLS
 from tests.serving import run
 
@@ -73,7 +78,7 @@ def test_every_command_is_documented() -> None:
 
 
 def test_every_tool_and_argument_is_documented() -> None:
-    reading = {"since", "msg_type", "sender", "reader", "ack", "limit"}
+    reading = {"since", "msg_type", "sender", "reader", "ack", "limit", "lease_s", "consumer"}
     for tool in TOOLS:
         row = next(line for line in TEXT.splitlines() if line.startswith(f"| `{tool.name}`"))
         for argument in tool.input_schema["properties"]:
@@ -93,12 +98,47 @@ def test_the_roster_example_is_a_roster(tmp_path: Path) -> None:
     assert config.load(tmp_path).channels["dialogist"].group == "craft"
 
 
+def test_the_example_schema_checks_as_it_is_said_to(tmp_path: Path) -> None:
+    source = next(block for block in _blocks("json") if '"properties"' in block)
+    (tmp_path / "schemas").mkdir()
+    (tmp_path / "schemas" / "prop_list.json").write_text(source, encoding="utf-8")
+    with pytest.raises(InvalidRequest) as caught:
+        checked_payload("prop_list", {"props": [{"what": "scales", "count": 0}]}, Schemas(tmp_path))
+    assert str(caught.value) in TEXT
+
+
 def test_the_python_example_runs(tmp_path: Path) -> None:
     source = next(block for block in _blocks("python") if "async def example" in block)
     names: dict[str, object] = {}
     exec(compile(source, str(README), "exec"), names)
     text, participants = run(names["example"](tmp_path / "production"))
     assert (text, participants) == ("Rain, then none.", ("narrator",))
+
+
+def test_the_python_examples_of_claims_and_questions_run(tmp_path: Path) -> None:
+    names: dict[str, Any] = {}
+    for block in _blocks("python"):
+        if "async def work_through" in block or "async def ask" in block:
+            exec(compile(block, str(README), "exec"), names)
+
+    async def scenario() -> None:
+        async with Mailroom(tmp_path / "production") as room:
+            await room.post("narrator", sender="writer", payload=Note(text="What weather?"))
+            assert await names["work_through"](room, "narrator") == 1
+            assert await names["work_through"](room, "narrator") == 0
+            assert [message.reply_to for message in (await room.read("writer")).messages] != [None]
+            answering = asyncio.create_task(names["answer_queries"](room, "continuity_service"))
+            assert await names["ask"](room) == "Rain or snow? Snow."
+            answering.cancel()
+
+    run(scenario())
+
+
+def test_the_methods_of_the_mailroom_are_documented() -> None:
+    own = {name for name in dir(Mailroom) if not name.startswith("_") and callable(getattr(Mailroom, name))}
+    rows = TEXT[TEXT.index("### Python") :]
+    missing = {name for name in own if f"`{name}`" not in rows} - {"close", "end_waits", "iteration_advice"}
+    assert not missing
 
 
 def test_the_agent_example_compiles() -> None:

@@ -18,6 +18,7 @@ from mq_server.mailroom import Mailroom
 from mq_server.server import serving
 from mq_server.server.http import security
 from tests.serving import ERAS, TRANSPORTS, address, call, connected, note, run
+from tests.support import write
 
 MAX_ANSWER_BYTES = 40_000
 
@@ -191,9 +192,15 @@ def test_resources_can_be_listed_and_read(tmp_path: Path) -> None:
         async with connected(tmp_path, "http", identity="writer") as client:
             posted = await call(client, "post_message", channel="narrator", **note("the lamp"))
             uris = [str(resource.uri) for resource in (await client.list_resources()).resources]
-            assert uris == ["activity://recent", "mailbox://narrator"]
+            assert uris == ["activity://recent", "scenes://", "mailbox://narrator"]
             templates = (await client.list_resource_templates()).resource_templates
-            assert [template.uri_template for template in templates] == ["mailbox://{channel}", "thread://{message_id}"]
+            assert [template.uri_template for template in templates] == [
+                "mailbox://{channel}",
+                "thread://{message_id}",
+                "message://{message_id}",
+                "scenes://{scene}",
+                "schema://{msg_type}",
+            ]
             mailbox = (await client.read_resource("mailbox://narrator")).contents[0].text
             assert json.loads(mailbox)["messages"][0]["id"] == posted["id"]
             recent = (await client.read_resource("activity://recent")).contents[0].text
@@ -203,6 +210,22 @@ def test_resources_can_be_listed_and_read(tmp_path: Path) -> None:
             assert "the lamp" in thread.text
             with pytest.raises(Exception, match="There is no resource"):
                 await client.read_resource("queue://narrator")
+
+    run(scenario())
+
+
+def test_the_schema_of_a_message_type_can_be_read(tmp_path: Path) -> None:
+    own = {"type": "object", "properties": {"wind": {"type": "number"}}, "required": ["wind"]}
+    write(tmp_path / "schemas" / "weather.json", json.dumps(own).encode())
+
+    async def scenario() -> None:
+        async with connected(tmp_path, "http", identity="writer") as client:
+            content = (await client.read_resource("schema://weather")).contents[0]
+            assert (json.loads(content.text), content.mime_type) == (own, "application/schema+json")
+            narration = json.loads((await client.read_resource("schema://narration")).contents[0].text)
+            assert narration["required"] == ["text"]
+            with pytest.raises(Exception, match=r"Did you mean 'weather'\? .*narration"):
+                await client.read_resource("schema://wether")
 
     run(scenario())
 
@@ -275,6 +298,10 @@ def test_names_and_ids_are_completed(tmp_path: Path) -> None:
             assert (await client.complete(prompt, {"name": "agent", "value": ""})).completion.values == ["dialogist"]
             typed = {"name": "message_id", "value": posted["id"][:4]}
             assert (await client.complete(thread, typed)).completion.values == [posted["id"]]
+            schema = ResourceTemplateReference(uri="schema://{msg_type}")
+            assert (await client.complete(schema, {"name": "msg_type", "value": "fe"})).completion.values == [
+                "feedback"
+            ]
 
     run(scenario())
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mq_server import appendlog, shelf
+from mq_server import appendlog, keeping
 from mq_server.errors import Stale, Unsteady
 from mq_server.mailroom import Mailroom
 from tests.support import append, examples, known_id, line, new_log, run, write
@@ -38,14 +38,14 @@ async def texts(room: Mailroom, channel: str = "narrator") -> list[str]:
 
 def test_what_others_append_is_read_and_nothing_is_read_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = 0
-    real_take = shelf._take
+    real_take = keeping._take
 
     def counting(reading: Any, change: Any) -> None:
         nonlocal taken
         taken += change.size_bytes
         real_take(reading, change)
 
-    monkeypatch.setattr(shelf, "_take", counting)
+    monkeypatch.setattr(keeping, "_take", counting)
 
     async def work(room: Mailroom) -> None:
         log = new_log(tmp_path)
@@ -58,15 +58,15 @@ def test_what_others_append_is_read_and_nothing_is_read_twice(tmp_path: Path, mo
 
 
 def test_a_long_file_is_read_beside_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shelf, "_INLINE_BYTES", 1000)
+    monkeypatch.setattr(keeping, "_INLINE_BYTES", 1000)
     write(tmp_path / "narrator.jsonl", *(line(number, text="x" * 200) for number in range(100)))
-    real_take = shelf._take
+    real_take = keeping._take
 
     def slow_take(*arguments: Any) -> None:
         time.sleep(0.2)
         real_take(*arguments)
 
-    monkeypatch.setattr(shelf, "_take", slow_take)
+    monkeypatch.setattr(keeping, "_take", slow_take)
 
     async def work(room: Mailroom) -> None:
         reading = asyncio.ensure_future(texts(room))
@@ -122,7 +122,7 @@ def test_a_caller_cancelled_between_two_files_takes_no_wake_up_with_it(tmp_path:
 def test_a_caller_cancelled_while_a_long_file_is_read_does_no_harm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shelf, "_INLINE_BYTES", 0)
+    monkeypatch.setattr(keeping, "_INLINE_BYTES", 0)
     path = write(tmp_path / "narrator.jsonl", *(line(number, sender=f"s{number}") for number in range(300)))
 
     async def work(room: Mailroom) -> None:
@@ -185,7 +185,7 @@ def test_a_file_that_is_in_use_for_a_moment_is_waited_for(tmp_path: Path, monkey
         return real_open(path, *rest)
 
     async def work(room: Mailroom) -> None:
-        monkeypatch.setattr(shelf, "IN_USE_S", 2.0)
+        monkeypatch.setattr(keeping, "IN_USE_S", 2.0)
         monkeypatch.setattr(os, "open", refusing)
         assert await texts(room) == ["busy"]
         assert refusals >= 7, "refused when it was indexed and when it was shown"

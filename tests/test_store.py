@@ -19,7 +19,8 @@ from mq_server.appendlog import AppendLog, Tail
 from mq_server.errors import InvalidName, LockTimeout, PartlyPosted, WriteFailed
 from mq_server.message import encode_line, parse_line
 from mq_server.names import format_time, id_number
-from mq_server.store import Append, Store, Stored, next_time_us
+from mq_server.store import Store
+from mq_server.writer import Append, Stored, next_time_us
 from tests.support import fields, line, run, write
 
 
@@ -286,7 +287,7 @@ def test_closing_finishes_what_was_asked_for(tmp_path: Path) -> None:
         posts = [store.submit(message(store, "a")) for _ in range(5)]
         await store.close()
         assert len(await asyncio.gather(*posts)) == 5
-        assert all(thread.name != "mq-writer" for thread in threading.enumerate())
+        assert store._writer._thread is None
 
     run(work())
     assert len(stored(tmp_path)) == 5

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
-from collections import deque
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -13,9 +16,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mq_server.config import FILE_NAME, annotated_toml
+from mq_server.mailroom import Mailroom
 from mq_server.payloads import checked_payload
+from mq_server.server import serving
+from tests.support import python, run, said
 from tools.swarm import ROSTER, PlayFailed, play, story
-from tools.swarm.agents import gist
+from tools.swarm import agents as swarm_agents
+from tools.swarm.agents import GaveUp, ScriptedAgent, gist
 from tools.swarm.assessment import (
     MAX_VERSIONS,
     PASS_SCORE,
@@ -28,7 +36,7 @@ from tools.swarm.assessment import (
 )
 from tools.swarm.conversation import PREVIOUS, Conversation, Draft, Mail, Turn
 from tools.swarm.critics import EVERYONE, quality_assessor
-from tools.swarm.roles import AGENTS, ROLES, WRITER
+from tools.swarm.roles import AGENTS, ROLES, WRITER, Role
 
 TYPES_OF_THE_FLOW = {
     "brief",
@@ -56,48 +64,67 @@ def lines(*texts: str, who: str = "Vreni") -> list[dict[str, Any]]:
     return [{"kind": "line", "who": who, "text": text} for text in texts]
 
 
-class Mailroom:
+class Rehearsal:
     """Mailboxes without a server: what the craft does to them, one message at a time.
 
     Args:
-        order: Which of the members with mail reads next, who crashes at the work, and what is delivered once more.
+        order: Which of the members with mail reads next, who crashes at the work, what is delivered once more, and
+            which replies come in time.
     """
 
     def __init__(self, order: Random) -> None:
         self._order = order
         self.posted: list[Mail] = []
         self.mailboxes: dict[str, deque[Mail]] = {name: deque() for name in ROLES}
+        self._by_key: dict[tuple[str, str, str | None], Mail] = {}
 
-    def post(self, sender: str, draft: Draft, reply_to: str | None) -> str:
-        message = Mail(f"{len(self.posted):026d}", sender, draft.msg_type, draft.payload, reply_to)
-        to = draft.to or (next(m.sender for m in self.posted if m.id == reply_to),)
-        self.posted.append(message)
-        for channel in to:
-            self.mailboxes[channel].append(message)
-        return message.id
+    def post(self, sender: str, draft: Draft, reply_to: str | None) -> Mail:
+        key = (sender, draft.msg_type, reply_to)
+        if key not in self._by_key:
+            message = Mail(f"{len(self.posted):026d}", sender, draft.msg_type, draft.payload, reply_to)
+            to = draft.to or (next(m.sender for m in self.posted if m.id == reply_to),)
+            self._by_key[key] = message
+            self.posted.append(message)
+            for channel in to:
+                self.mailboxes[channel].append(message)
+        return self._by_key[key]
 
     def play(self) -> list[Mail]:
         self.post(WRITER, Draft("brief", story.BRIEF, ("story_architect",), ""), None)
         while with_mail := [name for name, mailbox in self.mailboxes.items() if mailbox]:
             assert len(self.posted) < 100
             name = self._order.choice(with_mail)
-            mailbox = self.mailboxes[name]
+            message = self.mailboxes[name].popleft()
             fate = self._order.choice(("done", "done", "done", "crashed at work", "delivered again"))
-            self._answer(name, mailbox[0], at_most=1 if fate == "crashed at work" else 100)
+            self._answer(name, message, at_most=1 if fate == "crashed at work" else 100)
             if fate == "delivered again":
-                mailbox.append(mailbox[0])
-            if fate != "crashed at work":
-                mailbox.popleft()
+                self.mailboxes[name].append(message)
+            if fate == "crashed at work":
+                self.mailboxes[name].appendleft(message)
         return self.posted
 
-    def _answer(self, name: str, message: Mail, at_most: int) -> None:
+    def _answer(self, name: str, message: Mail, at_most: int = 100) -> None:
         if message.msg_type not in ROLES[name].heeds:
             return
-        talk = Conversation(self.posted)
-        turn = ROLES[name].respond(message, talk)
+        turn = ROLES[name].respond(message, Conversation(self.posted))
         done: list[str] = []
-        while len(done) < at_most and (following := talk.unposted(name, turn, done)):
-            done.append(self.post(name, *following))
+        while len(done) < at_most and (following := turn.following(done)):
+            posted = self.post(name, *following)
+            done.append(posted.id)
+            reply = self._reply_in_time(posted) if posted.msg_type == "query" else None
+            if reply:
+                self._answer(name, reply, at_most - 1)
+
+    def _reply_in_time(self, query: Mail) -> Mail | None:
+        """The answer to a question, which the asker then finds in its mailbox no more; or it comes later as mail."""
+        key = ("continuity_service", "answer", query.id)
+        if key not in self._by_key and self._order.choice((True, False)):
+            return None
+        self._answer("continuity_service", query)
+        answer = self._by_key[key]
+        with suppress(ValueError):
+            self.mailboxes[query.sender].remove(answer)
+        return answer
 
 
 def of_type(msg_type: str, mails: Iterable[Mail]) -> list[Mail]:
@@ -107,8 +134,8 @@ def of_type(msg_type: str, mails: Iterable[Mail]) -> list[Mail]:
 @settings(max_examples=60, deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_the_play_ends_the_same_in_whatever_order_and_however_often_mail_arrives(order: Random) -> None:
-    posted = Mailroom(order).play()
-    reference = Mailroom(Random(0)).play()
+    posted = Rehearsal(order).play()
+    reference = Rehearsal(Random(0)).play()
     assert [each.msg_type for each in posted].count("finalize") == 1
     assert len(posted) == len(reference)
     for made, expected in zip(of_type("scene", posted), of_type("scene", reference), strict=True):
@@ -120,7 +147,7 @@ def test_the_play_ends_the_same_in_whatever_order_and_however_often_mail_arrives
 
 @pytest.fixture(scope="module")
 def played() -> list[Mail]:
-    return Mailroom(Random(1)).play()
+    return Rehearsal(Random(1)).play()
 
 
 def test_everything_said_is_one_tree_under_the_brief(played: list[Mail]) -> None:
@@ -264,15 +291,24 @@ def test_an_objection_to_what_was_never_directed_is_not_granted() -> None:
     assert "granted" not in ruling.payload
 
 
-def test_a_turn_cut_short_goes_on_where_it_stopped() -> None:
-    scene = mail(1, "scene_director", "scene", {})
-    score = mail(2, "quality_assessor", "score", {"score": 0.4}, 1)
-    turn = Turn(
-        (Draft("score", {"score": 0.4}, EVERYONE, scene.id), Draft("feedback", {"points": []}, ("narrator",), PREVIOUS))
-    )
-    assert Conversation([scene]).unposted("quality_assessor", turn, []) == (turn.drafts[0], scene.id)
-    assert Conversation([scene, score]).unposted("quality_assessor", turn, []) == (turn.drafts[1], score.id)
-    assert Conversation([scene, score]).unposted("quality_assessor", turn, ["new"]) is None
+def test_a_turn_begun_again_says_the_same_to_the_same_messages() -> None:
+    score = Draft("score", {"score": 0.4}, EVERYONE, "scene")
+    feedback = Draft("feedback", {"points": []}, ("narrator",), PREVIOUS)
+    turn = Turn((score, feedback))
+    assert turn.following([]) == (score, "scene")
+    assert turn.following(["the score"]) == (feedback, "the score")
+    assert turn.following(["the score", "the feedback"]) is None
+
+
+def test_a_question_is_asked_again_until_it_is_answered() -> None:
+    knows = {"who": "Kreszenz", "text": "…", "knows": "how many autumns"}
+    direction = mail(1, "character_director", "character_direction", {"version": 1, "directions": [knows]})
+    (query,) = ROLES["dialogist"].respond(direction, Conversation([direction])).drafts
+    asked = mail(2, "dialogist", "query", query.payload, 1)
+    assert ROLES["dialogist"].respond(direction, Conversation([direction, asked])).drafts == (query,)
+    answer = mail(3, "continuity_service", "answer", {"text": "…", "figures": {"autumns": 17}}, 2)
+    (dialogue,) = ROLES["dialogist"].respond(answer, Conversation([direction, asked, answer])).drafts
+    assert dialogue.msg_type == "dialogue"
 
 
 def test_a_question_that_no_scene_has_settled_is_handed_back() -> None:
@@ -313,3 +349,207 @@ async def _play_without_a_server() -> None:
 def test_without_a_server_the_play_says_where_it_looked() -> None:
     with pytest.raises(PlayFailed, match=r"no connection to http://127\.0\.0\.1:\d+/mcp\?as="):
         asyncio.run(_play_without_a_server())
+
+
+# --- over a server ----------------------------------------------------------------------------------------------------
+
+
+PLAY_S = 90.0
+
+
+def production(root: Path) -> Path:
+    root.mkdir()
+    (root / FILE_NAME).write_text(annotated_toml(ROSTER, in_force=True), encoding="utf-8")
+    return root
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def claims(root: Path, channel: str) -> Counter[str]:
+    """How often each message of a channel was claimed."""
+    events = records(root / ".mq" / "leases" / f"{channel}.log")
+    return Counter(each for event in events if event.get("op") == "claim" for each in event["ids"])
+
+
+async def check_that_all_is_said_once_and_done_with(root: Path, expected: list[Mail]) -> None:
+    async with Mailroom(root) as room:
+        said = [Mail.read(message.as_json()) for message in (await room.activity(limit=1000)).messages]
+        directories = [await room.directory(name) for name in ROLES]
+        assert not (await room.check()).problems
+    assert Counter((each.sender, each.msg_type) for each in said) == Counter(
+        (each.sender, each.msg_type) for each in expected
+    )
+    scenes = of_type("scene", said)
+    assert [each.payload for each in scenes] == [each.payload for each in of_type("scene", expected)]
+    (final,) = of_type("finalize", said)
+    assert final.payload["of"] == scenes[-1].id
+    for name in ROLES:
+        ids = [record["id"] for record in records(root / f"{name}.jsonl")]
+        assert len(ids) == len(set(ids)), name
+    assert {state.channel: state.unread for state in directories[0].channels if state.unread} == {}
+    assert [each.holds or each.unanswered for each in directories if each.holds or each.unanswered] == []
+    assert not (root / "dead_letters.jsonl").exists()
+
+
+@asynccontextmanager
+async def on_stage(*members: ScriptedAgent) -> AsyncIterator[None]:
+    """Members who play for as long as somebody watches."""
+    never: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    playing = [asyncio.create_task(member.play(never)) for member in members]
+    try:
+        yield
+    finally:
+        for each in playing:
+            each.cancel()
+        await asyncio.gather(*playing, return_exceptions=True)
+
+
+async def _play_over_mcp(root: Path) -> list[str]:
+    lines: list[str] = []
+    async with serving(root) as url:
+        await play(url, lines.append, deadline_s=PLAY_S)
+    return lines
+
+
+def test_the_play_claims_its_work_and_asks_its_questions(tmp_path: Path, played: list[Mail]) -> None:
+    root = production(tmp_path / "production")
+    lines = asyncio.run(_play_over_mcp(root))
+    run(check_that_all_is_said_once_and_done_with(root, played))
+    assert len(lines) == len(played)
+    unclaimed: list[dict[str, Any]] = []
+    for name in ROLES:
+        claimed = claims(root, name)
+        assert set(claimed.values()) == {1}
+        unclaimed += [record for record in records(root / f"{name}.jsonl") if record["id"] not in claimed]
+    # The answers alone came as replies to who had asked.
+    assert [each["msg_type"] for each in unclaimed] == ["answer"] * len(of_type("answer", played))
+    asked = [number for number, line in enumerate(lines) if "  query: " in line]
+    answered = [number for number, line in enumerate(lines) if "  answer: " in line]
+    assert all(question < answer for question, answer in zip(asked, answered, strict=True))
+
+
+DOOMED = """
+import asyncio, sys
+from tools.swarm.agents import ScriptedAgent
+
+name, url, moment = sys.argv[1:]
+
+def report(line):
+    if f"  {moment}" in line:
+        print("at work", flush=True)
+        sys.stdin.read()  # for ever, and with it everything else that this process does
+
+async def main():
+    await ScriptedAgent(name, url, report, lease_s=2).play(asyncio.get_running_loop().create_future())
+
+asyncio.run(main())
+"""
+"""An agent that stands still at the moment it would post a certain message."""
+
+
+async def _play_with_a_death(root: Path, victim: str, moment: str) -> None:
+    others = [name for name in AGENTS if name != victim]
+    async with serving(root) as url, asyncio.TaskGroup() as group:
+        with python(DOOMED, victim, url, moment) as doomed:
+            group.create_task(play(url, print, agents=others, deadline_s=PLAY_S))
+            assert await asyncio.to_thread(said, doomed) == "at work"
+            doomed.kill()
+            await asyncio.to_thread(doomed.wait)
+        brief: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        brief.set_result(records(root / "story_architect.jsonl")[0]["id"])
+        await ScriptedAgent(victim, url, print).play(brief)
+
+
+@pytest.mark.parametrize(
+    ("victim", "moment"),
+    [
+        pytest.param("quality_assessor", "feedback: v1", id="between two posts"),
+        pytest.param("narrator", "narration: v2", id="after the reply to its question"),
+    ],
+)
+def test_an_agent_killed_at_its_work_is_replaced_and_nothing_is_posted_twice(
+    tmp_path: Path, played: list[Mail], victim: str, moment: str
+) -> None:
+    root = production(tmp_path / "production")
+    asyncio.run(_play_with_a_death(root, victim, moment))
+    run(check_that_all_is_said_once_and_done_with(root, played))
+    assert claims(root, victim).most_common(1)[0][1] > 1
+
+
+def _asks_the_other(other: str) -> Role:
+    def respond(mail: Mail, talk: Conversation) -> Turn:
+        if mail.msg_type == "note":
+            return Turn((Draft("query", {"text": "What do you think?"}, (other,), mail.id),))
+        if mail.msg_type == "query":
+            return Turn((Draft("answer", {"text": "I was going to ask you."}, (), mail.id),))
+        return Turn((Draft("note", {"text": "Thank you."}, (WRITER,), mail.id),))
+
+    return Role("", frozenset({"note", "query", "answer"}), respond)
+
+
+async def _ask_each_other(root: Path) -> list[str]:
+    async with serving(root) as url, Mailroom(root) as room:
+        members = [ScriptedAgent(name, url, print, ask_s=0.2) for name in ("narrator", "dialogist")]
+        await room.post(["narrator", "dialogist"], sender=WRITER, msg_type="note", payload={"text": "Discuss."})
+        thanks: list[str] = []
+        async with on_stage(*members):
+            while len(thanks) < 2:
+                page = await room.wait(WRITER, ack=True)
+                thanks += [message.sender for message in page.messages]
+    return sorted(thanks)
+
+
+def test_two_who_ask_each_other_both_get_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ROLES, "narrator", _asks_the_other("dialogist"))
+    monkeypatch.setitem(ROLES, "dialogist", _asks_the_other("narrator"))
+    assert run(_ask_each_other(production(tmp_path / "production"))) == ["dialogist", "narrator"]
+
+
+def _failing(times: int) -> Role:
+    """A story architect who has bad luck so many times."""
+    left = times
+
+    def respond(mail: Mail, talk: Conversation) -> Turn:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            raise KeyError("beats")
+        return architect.respond(mail, talk)
+
+    architect = ROLES["story_architect"]
+    return architect._replace(respond=respond)
+
+
+async def _commission(root: Path) -> tuple[list[str], str]:
+    lines: list[str] = []
+    async with (
+        serving(root) as url,
+        Mailroom(root) as room,
+        on_stage(ScriptedAgent("story_architect", url, lines.append)),
+    ):
+        await room.post("story_architect", sender=WRITER, msg_type="brief", payload=story.BRIEF)
+        page = await room.wait("scene_director")
+        return lines, page.messages[0].msg_type
+
+
+def test_work_that_fails_is_given_back_and_done_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(swarm_agents, "_PAUSE_S", 0)
+    monkeypatch.setitem(ROLES, "story_architect", _failing(2))
+    root = production(tmp_path / "production")
+    lines, answer = run(_commission(root))
+    assert lines[:2] == ["story_architect fails at brief from writer: KeyError: 'beats'"] * 2
+    assert answer == "scene_plan"
+    assert list(claims(root, "story_architect").values()) == [3]
+
+
+def test_work_that_keeps_failing_is_rejected_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(swarm_agents, "_PAUSE_S", 0)
+    monkeypatch.setitem(ROLES, "story_architect", _failing(100))
+    root = production(tmp_path / "production")
+    with pytest.raises(GaveUp, match=r"story_architect could not answer story_architect:1~\w+.*: KeyError: 'beats'"):
+        asyncio.run(_play_over_mcp(root))
+    (letter,) = records(root / "dead_letters.jsonl")
+    assert letter["payload"]["reason"] == "KeyError: 'beats'"
+    assert letter["reply_to"] == records(root / "story_architect.jsonl")[0]["id"]

@@ -14,6 +14,7 @@ from mq_server.errors import InvalidRequest
 from mq_server.server.arguments import check_arguments
 from mq_server.server.tools import TOOLS
 from tests.serving import call, connected, failing, note, run
+from tests.support import write
 
 MAX_TOOLS = 9
 MAX_BYTES = 6000
@@ -57,7 +58,6 @@ def test_every_tool_says_whether_it_changes_anything() -> None:
         ("post_message", {"msg_type": "note"}, "payload is missing"),
         ("post_message", {"msg_type": "note", "payload": "hello"}, "payload must be a JSON object"),
         ("read_messages", {"channel": "narrator", "limit": "ten"}, "limit must be a whole number"),
-        ("read_messages", {"channel": "narrator", "limit": 0}, "limit"),
         ("read_messages", {"channel": "narrator", "ack": "yes"}, "ack must be true or false or a list"),
         ("wait_for_messages", {"channel": "narrator", "timeout_s": 600}, "timeout_s.*50"),
         ("get_conversation_thread", {"id": "narrator:1"}, "'id'.*'message_id'"),
@@ -101,6 +101,29 @@ def test_errors_of_the_mailroom_read_as_our_own_sentences(tmp_path: Path) -> Non
             await call(client, "post_message", channel="narrator", **note("one"))
             assert "narrator" in await failing(client, "post_message", channel="narator", **note("typo"))
             assert "Did you mean 'narrator'" in await failing(client, "get_channel_history", channel="narator")
+
+    run(scenario())
+
+
+def test_the_fields_of_a_type_are_told_when_asked_for_and_when_they_are_wrong(tmp_path: Path) -> None:
+    write(tmp_path / "schemas" / "weather.json", b'{"properties": {"wind": {"type": "number"}}, "required": ["wind"]}')
+
+    async def scenario() -> None:
+        async with connected(tmp_path, "memory", identity="narrator") as client:
+            assert (await call(client, "list_channels"))["types"] == ["weather"]
+            told = await call(client, "list_channels", msg_type="weather")
+            assert told["types"] == {"weather": "{wind: number}"}
+            assert told["you"] == "narrator"
+            assert (await call(client, "list_channels", msg_type="note"))["types"] == {"note": "{text}"}
+            assert "Did you mean 'weather'" in await failing(client, "list_channels", msg_type="wether")
+            wrong = await failing(client, "post_message", channel="writer", msg_type="weather", payload={"wind": "x"})
+            assert wrong.startswith("payload.wind: must be a number, not text; a 'weather' payload is {wind: number}. ")
+            assert "payload={wind: number}" in wrong
+            write(tmp_path / "schemas" / "weather.json", b"{")
+            broken = await failing(client, "post_message", channel="writer", msg_type="weather", payload={"wind": 1})
+            assert broken.startswith("schemas/weather.json:1: not valid JSON")
+            assert "For example" not in broken
+            assert not (tmp_path / "writer.jsonl").exists()
 
     run(scenario())
 

@@ -319,7 +319,7 @@ def test_a_folder_that_is_replaced_is_watched_on(tmp_path: Path, only_events: No
         await room.read("narrator", ack=True)
         wait = await waiting(room)
         root.rename(tmp_path / "old")
-        shutil.copytree(tmp_path / "old", root)
+        shutil.copytree(tmp_path / "old", root, ignore=shutil.ignore_patterns(".mq"))
         foreign_append(root / "narrator.jsonl")
         assert await woken(wait) < 2.5
         await room.read("narrator", ack=True)

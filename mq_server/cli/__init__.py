@@ -26,20 +26,35 @@ DEFAULT_ROOT = "mailboxes"
 _MODULES = {
     "init": "writing",
     "post": "writing",
+    "note": "noting",
+    "amend": "noting",
     "read": "reading",
     "wait": "reading",
     "follow": "reading",
+    "settle": "settling",
+    "status": "settling",
     "history": "looking",
     "thread": "looking",
     "activity": "looking",
     "search": "looking",
     "channels": "looking",
+    "scenes": "scenes",
     "show": "showing",
+    "export": "exporting",
+    "types": "looking",
     "check": "looking",
+    "git": "recovering",
+    "recover": "recovering",
+    "archive": "archiving",
+    "diff": "versions",
+    "commit": "versions",
+    "git-setup": "gitting",
     "serve": "serving",
     "demo": "serving",
 }
 """The commands in the order of `mq --help`, and the module that has each."""
+_HIDDEN = {"textconv": "gitting", "merge-driver": "gitting"}
+"""What only git calls."""
 
 
 class Program(click.Group):
@@ -51,14 +66,15 @@ class Program(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of that name."""
-        if cmd_name not in _MODULES:
+        module = (_MODULES | _HIDDEN).get(cmd_name)
+        if module is None:
             return None
-        command: click.Command = getattr(import_module(f"{__name__}.{_MODULES[cmd_name]}"), cmd_name)
+        command: click.Command = getattr(import_module(f"{__name__}.{module}"), cmd_name.replace("-", "_"))
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """The command that is meant; says which one might have been."""
-        if args[0] not in _MODULES and not args[0].startswith("-"):
+        if args[0] not in _MODULES | _HIDDEN and not args[0].startswith("-"):
             ctx.fail(f"There is no command {args[0]!r}.{did_you_mean(args[0], _MODULES)}")
         return super().resolve_command(ctx, args)
 

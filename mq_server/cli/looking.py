@@ -1,4 +1,4 @@
-"""The commands that look things up: `mq history`, `thread`, `activity`, `search`, `channels` and `check`."""
+"""The commands that look things up: `mq history`, `thread`, `activity`, `search`, `channels`, `types` and `check`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 from mq_server.cli.edge import PROBLEMS
 from mq_server.cli.options import (
     asks,
+    at_option,
     before_option,
     channel_option,
     json_option,
@@ -23,7 +24,7 @@ from mq_server.cli.options import (
     type_option,
 )
 from mq_server.cli.output import Screen, flush, print_json, remark
-from mq_server.cli.session import note_missing, problems, with_room
+from mq_server.cli.session import looking, problems, with_room
 from mq_server.errors import MailError
 from mq_server.render.text import visible, visible_line, wrap
 
@@ -33,12 +34,11 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("channel")
-@asks(limit_option(50), before_option)
+@asks(limit_option(50), before_option, at_option)
 @click.pass_obj
-def history(root: Path, channel: str, limit: int, before: str | None, as_json: bool) -> None:
+def history(root: Path, channel: str, limit: int, before: str | None, at: str | None, as_json: bool) -> None:
     """Show the newest messages of a channel, read or not."""
-    note_missing(root)
-    page = with_room(root, lambda room: room.history(channel, limit=limit, before=before))
+    page = looking(root, at, lambda room: room.history(channel, limit=limit, before=before))
     if as_json:
         print_json(page.as_json())
         return
@@ -55,15 +55,14 @@ def history(root: Path, channel: str, limit: int, before: str | None, as_json: b
 
 @click.command()
 @click.argument("message", metavar="M")
-@asks(limit_option(50), before_option)
+@asks(limit_option(50), before_option, at_option)
 @click.pass_obj
-def thread(root: Path, message: str, limit: int, before: str | None, as_json: bool) -> None:
+def thread(root: Path, message: str, limit: int, before: str | None, at: str | None, as_json: bool) -> None:
     """Show the conversation a message belongs to.
 
     All of it, across channels, with answers below what they answer.
     """
-    note_missing(root)
-    page = with_room(root, lambda room: room.thread(message, limit=limit, before=before))
+    page = looking(root, at, lambda room: room.thread(message, limit=limit, before=before))
     if as_json:
         print_json(page.as_json())
         return
@@ -79,15 +78,14 @@ def thread(root: Path, message: str, limit: int, before: str | None, as_json: bo
 
 
 @click.command()
-@asks(since_option, limit_option(100), channel_option, sender_option, type_option, scene_option)
+@asks(since_option, limit_option(100), channel_option, sender_option, type_option, scene_option, at_option)
 @click.pass_obj
-def activity(root: Path, /, as_json: bool, **options: Any) -> None:
+def activity(root: Path, /, at: str | None, as_json: bool, **options: Any) -> None:
     """Show what happened everywhere, in brief.
 
     The newest, or what came --since a message or a time.
     """
-    note_missing(root)
-    page = with_room(root, lambda room: room.activity(**options))
+    page = looking(root, at, lambda room: room.activity(**options))
     if as_json:
         print_json(page.as_json())
         return
@@ -114,15 +112,15 @@ def activity(root: Path, /, as_json: bool, **options: Any) -> None:
     scene_option,
     since_option,
     click.option("--until", type=moment, metavar="WHEN", help="Only what came before a message or a time."),
+    at_option,
 )
 @click.pass_obj
-def search(root: Path, /, query: str, as_json: bool, **options: Any) -> None:
+def search(root: Path, /, query: str, at: str | None, as_json: bool, **options: Any) -> None:
     """Find messages by their text, newest first.
 
     All words of QUERY must occur; words in double quotes stand together.
     """
-    note_missing(root)
-    found = with_room(root, lambda room: room.search(query, **options))
+    found = looking(root, at, lambda room: room.search(query, **options))
     if as_json:
         print_json(found.as_json())
         return
@@ -140,20 +138,28 @@ def search(root: Path, /, query: str, as_json: bool, **options: Any) -> None:
 
 
 @click.command()
-@asks(click.option("--reader", metavar="NAME", help="Who asks: shows their last posts too."))
+@asks(click.option("--reader", metavar="NAME", help="Who asks: shows what they hold, asked and posted too."), at_option)
 @click.pass_obj
-def channels(root: Path, reader: str | None, as_json: bool) -> None:
+def channels(root: Path, reader: str | None, at: str | None, as_json: bool) -> None:
     """List the channels.
 
     What each is for, how much is in it, how much its own reader has not read.
     """
-    note_missing(root)
-    directory = with_room(root, lambda room: room.directory(reader))
+    directory = looking(root, at, lambda room: room.directory(reader))
     if as_json:
         print_json(directory.as_json())
         return
     screen = Screen()
     _table(screen, directory.channels)
+    for title, entries in (
+        ("Held", [holding.message for holding in directory.holds]),
+        ("Unanswered questions", directory.unanswered),
+    ):
+        if entries:
+            screen.line()
+            screen.line(f"{title} by {visible_line(str(directory.you))}:", "bold")
+        for message in entries:
+            screen.summary(message)
     if directory.last_posts:
         screen.line()
         screen.line(f"Last posts of {visible_line(str(directory.you))}:", "bold")
@@ -182,6 +188,25 @@ def _table(screen: Screen, states: tuple[ChannelState, ...]) -> None:
 
 
 @click.command()
+@click.argument("msg_type", metavar="[TYPE]", required=False)
+@asks()
+@click.pass_obj
+def types(root: Path, msg_type: str | None, as_json: bool) -> None:
+    """List the message types and their fields.
+
+    Those that come with mq, and the production's own, which stand in its folder schemas/.
+    """
+    shown = with_room(root, lambda room: room.types(msg_type))
+    if as_json:
+        print_json({"types": shown})
+        return
+    screen = Screen()
+    width = max(map(len, shown))
+    for name, fields in shown.items():
+        screen.line(visible_line(f"{name:<{width}}  {fields}"))
+
+
+@click.command()
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
 @json_option
 @rooted
@@ -189,8 +214,8 @@ def _table(screen: Screen, states: tuple[ChannelState, ...]) -> None:
 def check(root: Path, paths: tuple[str, ...], as_json: bool) -> None:
     """List every problem in the files.
 
-    Reads all mailboxes and receipts anew; a problem is shown as `path:line: what is wrong`. PATH may be a file or the
-    name of a channel. Exit code 1 if there are problems.
+    Reads all mailboxes and receipts anew, and checks every payload; a problem is shown as `path:line: what is wrong`.
+    PATH may be a file or the name of a channel. Exit code 1 if there are problems.
     """
     if not root.is_dir():
         raise MailError(f"there is no folder {root} to check; --root or MQ_ROOT names another")

@@ -71,11 +71,23 @@ type_option = click.option("--type", "msg_type", metavar="TYPE", help="Only this
 scene_option = click.option("--scene", metavar="SLUG", help="Only of this scene.")
 before_option = click.option("--before", metavar="M", help="Only what stands before this message.")
 channel_option = click.option("--channel", metavar="NAME", help="Only this channel; a pattern such as 'scene_*' works.")
+reader_option = click.option(
+    "--reader", metavar="NAME", help="Whose unread messages; by default those of the channel's own reader."
+)
+consumer_option = click.option(
+    "--consumer", metavar="NAME", help="Which of several that share the reader; by default the reader."
+)
 since_option = click.option(
     "--since",
     type=moment,
     metavar="WHEN",
     help="What comes after a message, or from a time on: 2026-11-22T13:12:52Z, or an age: 2h.",
+)
+
+at_option = click.option(
+    "--at",
+    metavar="REV",
+    help="As it stood at a git revision: a commit, a branch, a tag, HEAD~3. No checkout; the files are not looked at.",
 )
 
 

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mq_server.cli.edge import TIMED_OUT
-from mq_server.cli.options import asks, limit_option, seconds, sender_option, since_option, type_option
+from mq_server.cli.options import (
+    asks,
+    consumer_option,
+    limit_option,
+    reader_option,
+    seconds,
+    sender_option,
+    since_option,
+    type_option,
+)
 from mq_server.cli.output import Screen, flush, print_json, remark
 from mq_server.cli.session import note_missing, problems, until_reader_leaves, with_room
 
@@ -22,13 +32,19 @@ _READING = (
     since_option,
     type_option,
     sender_option,
-    click.option(
-        "--reader", metavar="NAME", help="Whose unread messages; by default those of the channel's own reader."
-    ),
+    reader_option,
     click.option("--ack", is_flag=True, help="Mark what is shown as read."),
     click.option(
         "--ack-id", "ack_ids", multiple=True, metavar="M", help="Mark this message as read first; repeatable."
     ),
+    click.option(
+        "--lease",
+        "lease_s",
+        type=seconds,
+        metavar="SECONDS",
+        help="Claim what is shown: no other consumer gets it meanwhile, and it comes again unless it is settled.",
+    ),
+    consumer_option,
     limit_option(50),
 )
 
@@ -105,6 +121,8 @@ def _read(root: Path, channel: str | Sequence[str], options: dict[str, Any], tim
     as_json, ack, ack_ids = (options.pop(name) for name in ("as_json", "ack", "ack_ids"))
     if ack and options["since"] is not None:
         raise click.UsageError("--ack marks what is unread; together with --since name the messages by --ack-id.")
+    if ack and options["lease_s"] is not None:
+        raise click.UsageError("--lease claims what is shown, to be settled later; --ack settles it at once.")
 
     async def answer(room: Mailroom) -> Page:
         if timeout_s is not None:
@@ -118,7 +136,8 @@ def _read(root: Path, channel: str | Sequence[str], options: dict[str, Any], tim
         flush()
         if ack and page.messages:
             # Only now: what could not be shown stays unread.
-            await room.acknowledge(channel, [message.id for message in page.messages], reader=options["reader"])
+            whose = {"reader": options["reader"], "consumer": options["consumer"]}
+            await room.acknowledge(channel, [message.id for message in page.messages], **whose)
         return page
 
     page = with_room(root, answer)
@@ -131,8 +150,11 @@ def _read(root: Path, channel: str | Sequence[str], options: dict[str, Any], tim
 
 def _show(page: Page, by_position: bool, ack: bool) -> None:
     screen = Screen()
-    for message in page.messages:
+    for message, lease in zip_longest(page.messages, page.leases):
         screen.entry(message)
+        if lease is not None:
+            again = f", delivery {lease.deliveries}" if lease.deliveries > 1 else ""
+            screen.line(f"claimed for {lease.lease_s:g} s as {lease.name}{again}", "dim")
     flush()
     problems.tell(page.problems)
     if page.merged:

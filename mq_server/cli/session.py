@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mq_server.cli.output import Problems, remark
 
 if TYPE_CHECKING:
+    from mq_server.git.past import Snapshot
     from mq_server.mailroom import Mailroom
 
 T = TypeVar("T")
@@ -40,6 +41,37 @@ def with_room(root: Path, use: Callable[[Mailroom], Awaitable[T]]) -> T:
 
     problems.told.clear()
     logging.getLogger("mq_server").addHandler(problems)
+    return asyncio.run(session())
+
+
+def looking(root: Path, at: str | None, use: Callable[[Mailroom | Snapshot], Awaitable[T]]) -> T:
+    """Look something up in a production: as it is, or as it stood at a revision.
+
+    Args:
+        root: Its folder.
+        at: The revision, or None.
+        use: Gets what to ask.
+
+    Returns:
+        What `use` returns.
+
+    Raises:
+        GitError: There is no repository, or no such revision.
+    """
+    if at is None:
+        note_missing(root)
+        return with_room(root, use)
+    from mq_server.git.past import Snapshot
+
+    problems.told.clear()
+    past = Snapshot.at(root, at)
+    if past.is_empty:
+        remark(f"there is nothing in {root} at {at}")
+
+    async def session() -> T:
+        async with past:
+            return await use(past)
+
     return asyncio.run(session())
 
 

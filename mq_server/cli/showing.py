@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from mq_server.cli.options import asks, scene_option
+from mq_server.cli.options import asks, at_option, scene_option
 from mq_server.cli.output import Screen, flush, print_json, remark
-from mq_server.cli.session import note_missing, problems, until_reader_leaves, with_room
+from mq_server.cli.session import looking, note_missing, problems, until_reader_leaves, with_room
 from mq_server.errors import MailError, UnknownReference, did_you_mean
 
 if TYPE_CHECKING:
+    from mq_server.git.past import Snapshot
     from mq_server.mailroom import Mailroom
     from mq_server.message import Message
+    from mq_server.watch import Subscription
+
+    Watch = Callable[[str | None], AbstractAsyncContextManager[Subscription]]
 
 _PAGE = 1000
 _BEGINNING = "1970-01-01T00:00:00Z"
@@ -43,21 +47,25 @@ class Shown(NamedTuple):
     scene_option,
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the newest so many; by default all."),
     click.option("--follow", is_flag=True, help="Go on with messages as they come. Ctrl+C ends it."),
+    at_option,
 )
 @click.pass_obj
-def show(root: Path, what: str | None, scene: str | None, limit: int | None, follow: bool, as_json: bool) -> None:
+def show(
+    root: Path, what: str | None, scene: str | None, limit: int | None, follow: bool, at: str | None, as_json: bool
+) -> None:
     """Show the conversation as a transcript.
 
     All of it or that of a CHANNEL in the order of time, or the thread of message M. --scene gathers a scene from all
     mailboxes. With --json, one document holds all messages; with --follow too, one
     document per line holds each.
     """
-    note_missing(root)
+    if follow and at is not None:
+        raise click.UsageError("--follow and --at exclude each other: what is committed does not go on.")
     screen = Screen()
     documents: list[dict[str, Any]] = []
 
-    async def present(room: Mailroom) -> None:
-        async with aclosing(_conversation(room, what, scene, limit, follow)) as shown:
+    async def present(room: Mailroom | Snapshot, watch: Watch | None = None) -> None:
+        async with aclosing(_conversation(room, what, scene, limit, watch)) as shown:
             async for message, depth in shown:
                 if as_json and follow:
                     print_json(message.as_json(), one_line=True)
@@ -68,7 +76,11 @@ def show(root: Path, what: str | None, scene: str | None, limit: int | None, fol
                 if follow:
                     flush()
 
-    with_room(root, lambda room: until_reader_leaves(present(room)))
+    if follow:
+        note_missing(root)
+        with_room(root, lambda room: until_reader_leaves(present(room, room.changes)))
+    else:
+        looking(root, at, lambda room: until_reader_leaves(present(room)))
     if as_json and not follow:
         print_json({"messages": documents})
     elif not screen.used:
@@ -76,24 +88,25 @@ def show(root: Path, what: str | None, scene: str | None, limit: int | None, fol
 
 
 async def _conversation(
-    room: Mailroom, what: str | None, scene: str | None, limit: int | None, follow: bool
+    room: Mailroom | Snapshot, what: str | None, scene: str | None, limit: int | None, watch: Watch | None
 ) -> AsyncGenerator[Shown, None]:
-    """What there is; then, with `follow`, what comes."""
+    """What there is; then, with something to watch, what comes."""
     source: Timeline | Thread
-    if what is None or await _is_channel(room, what):
+    if what is None or await is_channel(room, what):
         source = Timeline(room, what, scene, limit)
     else:
         source, what = Thread(room, what, scene, limit), None
-    async with room.changes(what) as changes:
+    async with AsyncExitStack() as held:
+        changes = await held.enter_async_context(watch(what)) if watch else None
         while True:
             fresh = await source.more()
             for shown in fresh:
                 yield shown
-            if not fresh and not (follow and await changes.changed(None)):
+            if not fresh and not (changes and await changes.changed(None)):
                 return
 
 
-async def _is_channel(room: Mailroom, what: str) -> bool:
+async def is_channel(room: Mailroom | Snapshot, what: str) -> bool:
     """Whether a channel is meant, and not a message.
 
     Raises:
@@ -125,7 +138,7 @@ class Timeline:
         limit: Only the newest so many of those that are there at first.
     """
 
-    def __init__(self, room: Mailroom, channel: str | None, scene: str | None, limit: int | None) -> None:
+    def __init__(self, room: Mailroom | Snapshot, channel: str | None, scene: str | None, limit: int | None) -> None:
         self._room = room
         self._channel = channel
         self._scene = scene
@@ -161,7 +174,7 @@ class Thread:
         limit: Only the last so many of those that are there at first.
     """
 
-    def __init__(self, room: Mailroom, message: str, scene: str | None, limit: int | None) -> None:
+    def __init__(self, room: Mailroom | Snapshot, message: str, scene: str | None, limit: int | None) -> None:
         self._room = room
         self._message = message
         self._scene = scene

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mq_server.cli.edge import TIMED_OUT
 from mq_server.cli.options import json_option, rooted, seconds
-from mq_server.cli.output import print_json
+from mq_server.cli.output import Screen, flush, print_json, remark
 from mq_server.cli.session import with_room
 
 if TYPE_CHECKING:
-    from mq_server.answers import Posted
     from mq_server.mailroom import Mailroom
+    from mq_server.outcomes import Posted, Recipient
 
 EXAMPLE_ROSTER = {
     "writer": "The human. Sends briefs, reads along, posts notes.",
@@ -59,6 +60,8 @@ def init(ctx: click.Context, folder: Path | None) -> None:
     print(f'  mq{option} post narrator --sender writer --type note --text "Good morning."')
     print(f"  mq{option} show")
     print(f"  mq{option} serve")
+    if _is_in_repository(root):
+        print(f"  mq{option} git-setup")
 
 
 @click.command()
@@ -76,6 +79,15 @@ def init(ctx: click.Context, folder: Path | None) -> None:
 @click.option(
     "--expires-in", type=seconds, metavar="SECONDS", help="Not delivered any more after that: seconds, or 10m, 2h, 1d."
 )
+@click.option(
+    "--dedup-key", metavar="KEY", help="Makes the call safe to repeat: the sender's next post under it is the same one."
+)
+@click.option(
+    "--draft", "drafts", multiple=True, metavar="PATH", help="What it was written from: a file, or FILE#L10-L20."
+)
+@click.option(
+    "--wait-reply", "wait_reply_s", type=seconds, metavar="SECONDS", help="Then wait for the reply and show it."
+)
 @json_option
 @click.pass_obj
 def post(
@@ -89,18 +101,27 @@ def post(
     scene: str | None,
     urgent: bool,
     expires_in: float | None,
+    dedup_key: str | None,
+    drafts: tuple[str, ...],
+    wait_reply_s: float | None,
     as_json: bool,
 ) -> None:
     """Post a message.
 
-    To each CHANNEL, or to '*' for everybody but the sender. When this returns, it is on disk.
+    To each CHANNEL, or to '*' for everybody but the sender. When this returns, it is on disk. With --wait-reply the
+    exit code is 4 if nobody answered in time.
     """
     if (text is None) == (payload is None):
         raise click.UsageError("Give the payload either as --text TEXT or as --payload JSON.")
     if not channels and reply_to is None:
         raise click.UsageError("Name a CHANNEL, or give --reply-to M to answer its sender.")
-    content: dict[str, Any] = {"text": _text(text)} if text is not None else _json(payload or "")
+    content: dict[str, Any] = {"text": given_text(text)} if text is not None else given_payload(payload or "")
     to = "*" if channels == ("*",) else channels or None
+    sources: list[str] = []
+    if drafts:
+        from mq_server.git.drafts import stamped
+
+        sources = [stamped(draft) for draft in drafts]
 
     async def send(room: Mailroom) -> Posted:
         return await room.post(
@@ -112,14 +133,55 @@ def post(
             scene=scene,
             urgent=urgent,
             expires_in_s=expires_in,
+            dedup_key=dedup_key,
+            drafts=sources,
+            wait_reply_s=wait_reply_s,
         )
 
     posted = with_room(root, send)
     if as_json:
         print_json(posted.as_json())
-        return
-    names = ", ".join(f"{to.channel} (new)" if to.created else to.channel for to in posted.recipients)
+    else:
+        show_posted(posted)
+    if posted.unanswered is not None:
+        raise click.exceptions.Exit(TIMED_OUT)
+
+
+def show_posted(posted: Posted) -> None:
+    """What a post came to, for people."""
+    names = ", ".join(f"{to.channel}{_met(to)}" for to in posted.recipients)
     print(f"{posted.ref} → {names}")
+    flush()
+    if posted.duplicate:
+        remark(f"posted before under this key{', and with another content' if posted.differs else ''}")
+    if posted.advice is not None:
+        remark(posted.advice)
+    if posted.reply is not None:
+        screen = Screen()
+        screen.line()
+        screen.entry(posted.reply)
+    unanswered = posted.unanswered
+    if unanswered is not None:
+        remark(f"no reply yet: mq wait {unanswered.asker} --reply-to {unanswered.question} --ack goes on waiting")
+        if unanswered.unread:
+            remark(f"{unanswered.unread:,} unread in {unanswered.asker} meanwhile: somebody may be waiting for you")
+
+
+def _met(recipient: Recipient) -> str:
+    """How the message met a mailbox, in brackets."""
+    met = ["new"] if recipient.created else []
+    met += ["waiting"] if recipient.waiting else []
+    return f" ({', '.join(met)})" if met else ""
+
+
+def _is_in_repository(root: Path) -> bool:
+    from mq_server.repository import GitError, Repository
+
+    try:
+        Repository.around(root)
+    except GitError:
+        return False
+    return True
 
 
 def quoted(path: Path) -> str:
@@ -128,11 +190,12 @@ def quoted(path: Path) -> str:
     return text if all(character.isalnum() or character in r"._-/\:~" for character in text) else f'"{text}"'
 
 
-def _text(text: str) -> str:
+def given_text(text: str) -> str:
+    """The text of an option or argument; - reads it from stdin."""
     return _from_stdin("--text").replace("\r\n", "\n").removesuffix("\n") if text == "-" else text
 
 
-def _json(given: str) -> Any:
+def given_payload(given: str) -> Any:
     """The payload; whether it is an object and has the fields of its type is the mailroom's business."""
     if given == "-":
         source, text = "stdin", _from_stdin("--payload")

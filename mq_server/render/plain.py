@@ -12,6 +12,7 @@ from mq_server.render.text import columns, visible, visible_line, wrap
 _STEP = 2
 _DEEPEST = 12
 _CAP_LINES = 6
+_HINT = " (--json shows all)"
 
 
 def prose(text: str, width: int) -> list[str]:
@@ -24,12 +25,12 @@ def readable(fields: Mapping[str, Any], width: int) -> list[str]:
     return _members(fields, width, 0)
 
 
-def capped(fields: Mapping[str, Any], width: int) -> list[str]:
-    """The same, but a value that takes more than six lines only says how much it holds; JSON shows it."""
+def capped(fields: Mapping[str, Any], width: int, *, hint: str = _HINT) -> list[str]:
+    """The same, but a value that takes more than six lines only says how much it holds, and where it is shown."""
     lines = []
     for key, value in fields.items():
         shown = _member(key, value, width, 0)
-        lines += shown if len(shown) <= _CAP_LINES else [_amount(f"{visible_line(key)}:", value)]
+        lines += shown if len(shown) <= _CAP_LINES else [f"{visible_line(key)}: {_amount(value)}{hint}"]
     return lines
 
 
@@ -44,7 +45,7 @@ def _member(key: str, value: Any, width: int, level: int) -> list[str]:
     if row:
         return _scalar(f"{visible_line(key)}:", row, width)
     if level >= _DEEPEST:
-        return [_amount(f"{visible_line(key)}:", value)]
+        return [f"{visible_line(key)}: {_amount(value)}{_HINT}"]
     return [f"{visible_line(key)}:", *(f"  {line}" for line in _below(value, width - _STEP, level + 1))]
 
 
@@ -56,7 +57,7 @@ def _below(value: dict[str, Any] | list[Any], width: int, level: int) -> list[st
         if not isinstance(item, dict | list) or not item:
             lines += _scalar("-", item, width)
         elif level >= _DEEPEST:
-            lines.append(_amount("-", item))
+            lines.append(f"- {_amount(item)}{_HINT}")
         else:
             first, *rest = _below(item, width - _STEP, level + 1)
             lines += [f"- {first}", *(f"  {line}" for line in rest)]
@@ -80,6 +81,6 @@ def _row(value: dict[str, Any] | list[Any]) -> str:
     return ", ".join(items) if all(item and "," not in item and columns(item) <= 32 for item in items) else ""
 
 
-def _amount(label: str, value: Any) -> str:
+def _amount(value: Any) -> str:
     unit = "characters" if isinstance(value, str) else "entry" if len(value) == 1 else "entries"
-    return f"{label} {len(value):,} {unit} (--json shows all)"
+    return f"{len(value):,} {unit}"

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 from mq_server.message import Message
 from mq_server.names import format_time, parse_time
-from mq_server.render.forms import has_form, shaped
+from mq_server.render.forms import shaped
+from mq_server.render.parts import has_form, parts_of
 from mq_server.render.plain import capped, readable
 from mq_server.render.text import columns, cut, visible_line, wrap
 
@@ -64,7 +65,12 @@ def refs_of(messages: Iterable[Message]) -> dict[str, str]:
 
 
 def entry(
-    message: Message, *, width: int = DEFAULT_WIDTH, depth: int = 0, refs: Mapping[str, str] | None = None
+    message: Message,
+    *,
+    width: int = DEFAULT_WIDTH,
+    depth: int = 0,
+    refs: Mapping[str, str] | None = None,
+    whole: bool = False,
 ) -> Entry:
     """One message.
 
@@ -73,11 +79,12 @@ def entry(
         width: Columns, bars included.
         depth: How many replies lie between it and its thread's root.
         refs: The refs of messages it may name, by id; others are named by the end of their id.
+        whole: Show long values, too, that a type's form has no place for.
     """
     bars = _BAR * min(depth, _MOST_BARS, max(width // 10, 0))
     room = width - columns(bars)
     names = refs or {}
-    lines = (f"{_INDENT}{line}" for line in body(message, width=room - len(_INDENT), refs=names))
+    lines = (f"{_INDENT}{line}" for line in body(message, width=room - len(_INDENT), refs=names, whole=whole))
     return Entry(tuple(_flow(headline(message, names), room)), ("", *lines), bars)
 
 
@@ -98,13 +105,16 @@ def summary(
 
 
 def headline(message: Message, refs: Mapping[str, str] | None = None) -> list[str]:
-    """What the heading says, part by part: who to whom, type, scene, UTC time, ref, and what is special about it."""
+    """What the heading says, part by part: who to whom, type, scene, UTC time, ref, and what is special about it.
+
+    A message whose line is not known (0) is named by the end of its id.
+    """
     names = refs or {}
     to = ", ".join(map(visible_line, message.to or (message.channel,)))
     parts = [f"{visible_line(message.sender)} → {to}", visible_line(message.msg_type)]
     if message.scene is not None:
         parts.append(visible_line(message.scene))
-    parts += [shown_time(message), visible_line(message.ref)]
+    parts += [shown_time(message), visible_line(message.ref if message.line else message.id[-_ID_END:])]
     if message.reply_to is not None:
         parts.append(f"answers {_name(message.reply_to, names)}")
     if message.replaces is not None:
@@ -112,9 +122,9 @@ def headline(message: Message, refs: Mapping[str, str] | None = None) -> list[st
     if message.urgent:
         parts.append("urgent")
     if message.expires_at is not None:
-        parts.append(f"expires {_utc(message.expires_at)}")
+        parts.append(f"expires {utc(message.expires_at)}")
     if message.drafts:
-        parts.append(f"from drafts {', '.join(_name(draft, names) for draft in message.drafts)}")
+        parts.append(f"from {', '.join(map(visible_line, message.drafts))}")
     if message.dedup_key is not None:
         parts.append(f"key {visible_line(message.dedup_key)}")
     return parts
@@ -122,27 +132,32 @@ def headline(message: Message, refs: Mapping[str, str] | None = None) -> list[st
 
 def shown_time(message: Message) -> str:
     """When it was posted, in UTC, to the second: `2026-11-22 13:12:52Z`."""
-    return _utc(message.timestamp)
+    return utc(message.timestamp)
 
 
-def _utc(time: str) -> str:
+def utc(time: str) -> str:
+    """A timestamp in UTC, to the second; one that is none, as it stands."""
     try:
         return f"{format_time(parse_time(time))[:19].replace('T', ' ')}Z"
-    except (ValueError, OverflowError):  # written by hand: no time, or one whose zone leads out of the calendar
+    except ValueError:  # written by hand
         return visible_line(time)
 
 
-def body(message: Message, *, width: int = DEFAULT_WIDTH, refs: Mapping[str, str] | None = None) -> list[str]:
+def body(
+    message: Message, *, width: int = DEFAULT_WIDTH, refs: Mapping[str, str] | None = None, whole: bool = False
+) -> list[str]:
     """The payload as its type is read, then what it and the line hold beyond.
 
     Args:
         message: The message.
         width: Columns.
         refs: As for `entry`.
+        whole: As for `entry`.
     """
     lines, rest = _shaped(message, width, refs or {})
-    more = capped(rest, width) if lines and has_form(message.msg_type) else readable(rest, width)
-    more += capped(message.extra, width)
+    beyond = readable if whole else capped
+    more = beyond(rest, width) if lines and has_form(message.msg_type) else readable(rest, width)
+    more += beyond(message.extra, width)
     return [*lines, *([""] if lines and more else []), *more] or ["(empty)"]
 
 
@@ -155,11 +170,10 @@ def gist(message: Message, width: int) -> str:
 
 def _shaped(message: Message, width: int, refs: Mapping[str, str]) -> tuple[list[str], dict[str, Any]]:
     """The payload in the form of its type; and what of it that leaves."""
-    rest = dict(message.payload)
-    judged = rest.get("of")
-    if isinstance(judged, str):
-        rest["of"] = _name(judged, refs)
-    return shaped(message.msg_type, rest, width), rest
+    parts, rest = parts_of(message.msg_type, message.payload)
+    if isinstance(rest.get("of"), str):
+        rest["of"] = _name(rest["of"], refs)
+    return shaped(parts, width, lambda named: _name(named, refs)), rest
 
 
 def _flow(parts: Sequence[str], width: int) -> list[str]:

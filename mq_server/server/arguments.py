@@ -127,7 +127,9 @@ def with_example(error: InvalidRequest, tool: str, arguments: Mapping[str, Any])
     faulted = {re.split(r"[ .:]", fault, maxsplit=1)[0] for fault in error.faults}
     kept = {name: value for name, value in arguments.items() if name not in faulted}
     call = corrected_call(tool, kept)
-    fields = fields_of(str(arguments.get("msg_type", "")))
+    told = f"a {arguments.get('msg_type')!r} payload is "
+    fields = next((fault.removeprefix(told) for fault in error.faults if fault.startswith(told)), "")
+    fields = fields or fields_of(str(arguments.get("msg_type", "")))
     if "payload" in faulted and fields:
         call = call.replace(f"payload={_shown(_PLACEHOLDERS['payload'])}", f"payload={fields}")
     return InvalidRequest(error.faults, call)

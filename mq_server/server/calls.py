@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import orjson
@@ -37,25 +38,37 @@ class Caller:
         self.name = name
         self.gone = gone
 
-    async def stays_for(self, work: Awaitable[_Answer]) -> _Answer | None:
-        """The result of `work`, or None if the caller leaves before; the work is then cancelled."""
+    async def stays_for(self, work: Awaitable[_Answer]) -> _Answer:
+        """The result of `work`, which is cancelled if the caller leaves before.
+
+        Raises:
+            MailError: The caller has left.
+        """
         task = asyncio.ensure_future(work)
         leaving = asyncio.ensure_future(self.gone.wait()) if self.gone else None
         try:
             await asyncio.wait({task, leaving} if leaving else {task}, return_when=asyncio.FIRST_COMPLETED)
-            return await task if task.done() else None
+            if not task.done():
+                raise MailError("The client has left")
+            return await task
         finally:
             task.cancel()
             if leaving:
                 leaving.cancel()
 
 
-async def _list_channels(room: Mailroom, caller: Caller, reader: str | None = None) -> _Answer:
-    return await room.directory(reader or caller.name)
+async def _list_channels(
+    room: Mailroom, caller: Caller, reader: str | None = None, msg_type: str | None = None
+) -> _Answer:
+    types = await room.types(msg_type) if msg_type else None
+    directory = await room.directory(reader or caller.name)
+    return replace(directory, types=types) if types else directory
 
 
 async def _post_message(room: Mailroom, caller: Caller, **arguments: Any) -> _Answer:
-    return await room.post(arguments.pop("channel", None), caller=caller.name, **arguments)
+    post = room.post(arguments.pop("channel", None), caller=caller.name, **arguments)
+    # Only the waiting may be given up: a post that was begun is answered, or stands without an answer.
+    return await (caller.stays_for(post) if "wait_reply_s" in arguments else post)
 
 
 async def _read_messages(room: Mailroom, caller: Caller, **arguments: Any) -> _Answer:
@@ -64,10 +77,11 @@ async def _read_messages(room: Mailroom, caller: Caller, **arguments: Any) -> _A
 
 async def _wait_for_messages(room: Mailroom, caller: Caller, **arguments: Any) -> _Answer:
     channel = arguments.pop("channel")
-    page = await caller.stays_for(room.wait(channel, caller=caller.name, limit_bytes=ANSWER_BYTES, **arguments))
-    if page is None:
-        raise MailError("The client has left")
-    return page
+    return await caller.stays_for(room.wait(channel, caller=caller.name, limit_bytes=ANSWER_BYTES, **arguments))
+
+
+async def _settle_messages(room: Mailroom, caller: Caller, **arguments: Any) -> _Answer:
+    return await room.settle(arguments.pop("channel"), caller=caller.name, **arguments)
 
 
 async def _get_channel_history(room: Mailroom, _: Caller, **arguments: Any) -> _Answer:
@@ -91,6 +105,7 @@ _CALLS: dict[str, Callable[..., Awaitable[_Answer]]] = {
     "post_message": _post_message,
     "read_messages": _read_messages,
     "wait_for_messages": _wait_for_messages,
+    "settle_messages": _settle_messages,
     "get_channel_history": _get_channel_history,
     "get_conversation_thread": _get_conversation_thread,
     "get_all_activity": _get_all_activity,

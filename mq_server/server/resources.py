@@ -43,10 +43,11 @@ from mq_server.mailroom import Mailroom
 from mq_server.message import Message
 
 ACTIVITY = "activity://recent"
-_MAILBOX, _THREAD = "mailbox://", "thread://"
+SCENES = "scenes://"
+_MAILBOX, _MESSAGE, _THREAD, _SCHEMA = "mailbox://", "message://", "thread://", "schema://"
 _MAX_SESSIONS = 1000
 _COMPLETIONS = 100
-_JSON, _PLAIN = "application/json", "text/plain"
+_JSON, _PLAIN, _SCHEMA_JSON = "application/json", "text/plain", "application/schema+json"
 Context = ServerRequestContext[Any, Any]
 
 TEMPLATES = [
@@ -61,6 +62,24 @@ TEMPLATES = [
         uri_template="thread://{message_id}",
         description="The conversation a message belongs to, as a transcript",
         mime_type=_PLAIN,
+    ),
+    ResourceTemplate(
+        name="message",
+        uri_template="message://{message_id}",
+        description="A message, and how far it has come: fetched, claimed, acked, rejected, by whom and when",
+        mime_type=_JSON,
+    ),
+    ResourceTemplate(
+        name="scene",
+        uri_template="scenes://{scene}",
+        description="How a scene stands: versions, scores, open feedback, what is final",
+        mime_type=_JSON,
+    ),
+    ResourceTemplate(
+        name="schema",
+        uri_template="schema://{msg_type}",
+        description="The JSON Schema of a message type's payload",
+        mime_type=_SCHEMA_JSON,
     ),
 ]
 PROMPTS = [
@@ -106,12 +125,13 @@ class Resources:
         self._listen = ListenHandler(self._bus)
         self._sessions: OrderedDict[str, tuple[ServerSession, set[str]]] = OrderedDict()
         self._listened: set[str] = set()
-        self._thread_sizes: dict[str, int] = {}
+        self._states: dict[str, object] = {}
+        """Of the threads and scenes that somebody subscribed to, what they were when last looked at."""
 
     # --- reading --------------------------------------------------------------------------------------------------
 
     async def list(self, _: Context, __: Any) -> ListResourcesResult:
-        """The mailboxes there are, and the recent activity."""
+        """The mailboxes there are, the recent activity and the scene board."""
         directory = await self._room.directory()
         mailboxes = [
             Resource(
@@ -125,7 +145,13 @@ class Resources:
         activity = Resource(
             name="recent activity", uri=ACTIVITY, description="The newest messages everywhere", mime_type=_JSON
         )
-        return ListResourcesResult(resources=[activity, *mailboxes])
+        scenes = Resource(
+            name="scene board",
+            uri=SCENES,
+            description="How every scene stands: versions, scores, open feedback, what is final",
+            mime_type=_JSON,
+        )
+        return ListResourcesResult(resources=[activity, scenes, *mailboxes])
 
     async def templates(self, _: Context, __: Any) -> ListResourceTemplatesResult:
         """The kinds of resources."""
@@ -149,12 +175,19 @@ class Resources:
             return _json((await self._room.activity()).as_json()), _JSON
         if uri.startswith(_MAILBOX):
             return _json((await self._room.history(_name(uri, _MAILBOX))).as_json()), _JSON
+        if uri.startswith(_MESSAGE):
+            return _json((await self._room.status(_name(uri, _MESSAGE))).as_json()), _JSON
         if uri.startswith(_THREAD):
             thread = await self._room.thread(_name(uri, _THREAD), limit=1000)
             from mq_server.render.transcript import transcript
 
             return transcript(thread.messages, thread.depths), _PLAIN
-        raise MailError(f"There is no resource {uri!r}. Resources: {ACTIVITY}, mailbox://CHANNEL, thread://MESSAGE")
+        if uri.startswith(SCENES):
+            return _json((await self._room.scenes(_name(uri, SCENES) or None)).as_json()), _JSON
+        if uri.startswith(_SCHEMA):
+            return _json(await self._room.schema(_name(uri, _SCHEMA))), _SCHEMA_JSON
+        known = f"{ACTIVITY}, mailbox://CHANNEL, message://MESSAGE, thread://MESSAGE, {SCENES}, scenes://SCENE, schema://MSG_TYPE"
+        raise MailError(f"There is no resource {uri!r}. Resources: {known}")
 
     # --- subscriptions --------------------------------------------------------------------------------------------
 
@@ -165,7 +198,7 @@ class Resources:
         self._sessions[key] = (context.session, {*uris, str(params.uri)})
         if len(self._sessions) > _MAX_SESSIONS:  # sessions end without a word; the oldest make room
             self._sessions.popitem(last=False)
-        await self._note_thread(str(params.uri))
+        await self._note_state(str(params.uri))
         return EmptyResult()
 
     async def unsubscribe(self, context: Context, params: UnsubscribeRequestParams) -> EmptyResult:
@@ -178,7 +211,7 @@ class Resources:
         """A client of the 2026 protocol listens."""
         for uri in params.notifications.resource_subscriptions or ():
             self._listened.add(str(uri))
-            await self._note_thread(str(uri))
+            await self._note_state(str(uri))
         return await self._listen(context, params)
 
     async def announce_changes(self) -> None:
@@ -190,7 +223,7 @@ class Resources:
                 if not channels:
                     return
                 uris = {ACTIVITY, *(f"{_MAILBOX}{channel}" for channel in channels)}
-                for uri in sorted(uris | await self._changed_threads()):
+                for uri in sorted(uris | await self._changed_states()):
                     await self._bus.publish(ResourceUpdated(uri=uri))
                     for session, wanted in list(self._sessions.values()):
                         if uri in wanted:
@@ -203,25 +236,28 @@ class Resources:
         """End the streams of listening clients."""
         self._listen.close()
 
-    async def _note_thread(self, uri: str) -> None:
-        if uri.startswith(_THREAD):
-            self._thread_sizes[uri] = await self._thread_size(uri)
+    async def _note_state(self, uri: str) -> None:
+        if uri.startswith((_THREAD, SCENES)):
+            self._states[uri] = await self._state(uri)
 
-    async def _changed_threads(self) -> set[str]:
+    async def _changed_states(self) -> set[str]:
         wanted = self._listened.union(*(uris for _, uris in self._sessions.values()))
         changed = set()
-        for uri in wanted & self._thread_sizes.keys():
-            size = await self._thread_size(uri)
-            if size != self._thread_sizes[uri]:
-                self._thread_sizes[uri] = size
+        for uri in wanted & self._states.keys():
+            state = await self._state(uri)
+            if state != self._states[uri]:
+                self._states[uri] = state
                 changed.add(uri)
         return changed
 
-    async def _thread_size(self, uri: str) -> int:
+    async def _state(self, uri: str) -> object:
+        """What differs when a thread or a scene does; None while there is no such thing."""
         try:
-            return (await self._room.thread(_name(uri, _THREAD), limit=1)).total
+            if uri.startswith(_THREAD):
+                return (await self._room.thread(_name(uri, _THREAD), limit=1)).total
+            return (await self._room.scenes(_name(uri, SCENES) or None)).as_json()
         except MailError:
-            return 0
+            return None
 
     # --- prompts and completion -----------------------------------------------------------------------------------
 
@@ -253,12 +289,16 @@ class Resources:
         return GetPromptResult(messages=[PromptMessage(role="user", content=TextContent(text=text))])
 
     async def complete(self, _: Context, params: CompleteRequestParams) -> CompleteResult:
-        """Names of channels and agents, and recent messages, that begin like what was typed."""
+        """Names of channels, agents, scenes and types, and recent messages, that begin like what was typed."""
         if params.argument.name in ("channel", "agent"):
             values = [state.channel for state in (await self._room.directory()).channels]
         elif params.argument.name == "message_id":
             recent = (await self._room.activity(limit=_COMPLETIONS)).messages
             values = [name for message in reversed(recent) for name in _names_of(message)]
+        elif params.argument.name == "scene":
+            values = [state.scene for state in (await self._room.scenes()).scenes]
+        elif params.argument.name == "msg_type":
+            values = list(await self._room.types())
         else:
             values = []
         typed = params.argument.value

@@ -14,9 +14,9 @@ MAX_WAIT_S = 50
 """Under the 60 s after which common clients give up on a call."""
 
 _TEXT = {"type": "string"}
-_NAME = {"type": "string", "description": "a channel"}
+_NUMBER = {"type": "number"}
 _REF = {"type": "string", "description": "id or ref of a message"}
-_CHANNELS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
+_CHANNELS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 _ACK = {
     "anyOf": [{"type": "boolean"}, {"type": "array", "items": {"type": "string"}}],
     "description": "ids to settle first; true settles what is returned",
@@ -24,17 +24,20 @@ _ACK = {
 
 
 def _limit(default: int) -> dict[str, Any]:
-    return {"type": "integer", "minimum": 1, "maximum": 1000, "default": default}
+    return {"type": "integer", "default": default}
 
 
 _READ: dict[str, Any] = {
-    "since": {"type": "string", "description": "id, ref, time or next: read from there, read or not"},
+    "since": {"type": "string", "description": "id, ref, time or next: from there, read or not"},
     "msg_type": _TEXT,
     "sender": _TEXT,
     "reader": {"type": "string", "description": "whose unread; default: the channel's own"},
     "ack": _ACK,
     "limit": _limit(50),
+    "lease_s": _NUMBER | {"description": "claim: yours alone so long"},
+    "consumer": _TEXT,
 }
+_IDS = {"type": "array", "items": {"type": "string"}}
 
 
 def _tool(
@@ -84,13 +87,13 @@ _MESSAGE = {
 }
 _MESSAGES = {"type": "array", "items": _MESSAGE}
 _PROBLEMS = {"type": "array", "items": _TEXT}
-_NUMBER = {"type": "integer"}
+_COUNT = {"type": "integer"}
 _FLAG = {"type": "boolean"}
 _PAGE = {
     "messages": _MESSAGES,
     "timed_out": _FLAG,
     "next": _TEXT,
-    "remaining": _NUMBER,
+    "remaining": _COUNT,
     "merged": _FLAG,
     "peek": _FLAG,
     "problems": _PROBLEMS,
@@ -100,10 +103,22 @@ TOOLS: tuple[Tool, ...] = (
     _tool(
         "list_channels",
         "Who is here",
-        "Call first, or when you have lost the thread: who you are, who is here, what is unread, your last posts.",
-        {"reader": {"type": "string", "description": "you, unless this connection knows"}},
+        "Call first, or when you have lost the thread: who you are, who is here, what is unread, what "
+        "you hold, asked and posted.",
+        {
+            "reader": {"type": "string", "description": "you, unless this connection knows"},
+            "msg_type": {"type": "string", "description": "tell its fields"},
+        },
         [],
-        {"channels": {"type": "array"}, "you": _TEXT, "last_posts": {"type": "array"}, "problems": _PROBLEMS},
+        {
+            "channels": {"type": "array"},
+            "you": _TEXT,
+            "holds": {"type": "array"},
+            "unanswered": {"type": "array"},
+            "types": {"anyOf": [{"type": "array", "items": _TEXT}, {"type": "object"}]},
+            "last_posts": {"type": "array"},
+            "problems": _PROBLEMS,
+        },
         read_only=True,
     ),
     _tool(
@@ -121,19 +136,31 @@ TOOLS: tuple[Tool, ...] = (
             "sender": {"type": "string", "description": "you, unless this connection knows"},
             "scene": _TEXT,
             "urgent": {"type": "boolean", "description": "delivered first"},
-            "expires_in_s": {"type": "number", "exclusiveMinimum": 0},
+            "expires_in_s": _NUMBER,
+            "dedup_key": {"type": "string", "description": "makes a retry safe"},
+            "wait_reply_s": _NUMBER | {"maximum": MAX_WAIT_S},
         },
         ["msg_type", "payload"],
-        {"id": _TEXT, "ref": _TEXT, "timestamp": _TEXT, "scene": _TEXT, "recipients": {"type": "array"}},
+        {
+            "id": _TEXT,
+            "ref": _TEXT,
+            "timestamp": _TEXT,
+            "scene": _TEXT,
+            "recipients": {"type": "array"},
+            "duplicate": _FLAG,
+            "differs": _TEXT,
+            "advice": _TEXT,
+            "reply": {"type": "object"},
+        },
         read_only=False,
         idempotent=False,
     ),
     _tool(
         "read_messages",
         "Read a mailbox",
-        "Unread messages of a channel (yours: acknowledge them with ack when done, or they come again), or with since, "
-        "those from a place on. Somebody else's channel without reader: a peek.",
-        {"channel": _NAME, **_READ},
+        "Unread messages of a channel (yours: ack them when done, or they come again), or with since, those from a "
+        "place on. Somebody else's channel without reader: a peek.",
+        {"channel": _TEXT, **_READ},
         ["channel"],
         _PAGE,
         read_only=False,
@@ -146,17 +173,46 @@ TOOLS: tuple[Tool, ...] = (
             "channel": _CHANNELS | {"description": "name, list or glob"},
             **_READ,
             "reply_to": _REF | {"description": "only answers to this message"},
-            "timeout_s": {"type": "number", "minimum": 0, "maximum": MAX_WAIT_S, "default": 25},
+            "timeout_s": _NUMBER | {"maximum": MAX_WAIT_S, "default": 25},
         },
         ["channel"],
         _PAGE,
         read_only=False,
     ),
     _tool(
+        "settle_messages",
+        "Settle messages",
+        "ack: done. release: give back what you claimed, after delay_s. reject: refuse for good (reason; goes to "
+        "dead_letters). reopen: unread again. extend: claimed for lease_s more. seek: beginning, now, id or time.",
+        {
+            "channel": _TEXT,
+            "ack": _IDS,
+            "release": _IDS,
+            "reject": _IDS,
+            "reopen": _IDS,
+            "extend": _IDS,
+            "seek": _TEXT,
+            "reader": _TEXT,
+            "consumer": _TEXT,
+            "reason": _TEXT,
+            "delay_s": _NUMBER,
+            "lease_s": _NUMBER,
+        },
+        ["channel"],
+        {
+            "channel": _TEXT,
+            "reader": _TEXT,
+            **dict.fromkeys(["acked", "released", "rejected", "reopened", "extended", "dead_letters"], _IDS),
+            "seek": _TEXT,
+            "refused": {"type": "array"},
+        },
+        read_only=False,
+    ),
+    _tool(
         "get_channel_history",
         "History of a channel",
         "The newest messages of a channel, oldest first, read or not. before=next pages back.",
-        {"channel": _NAME, "limit": _limit(50), "before": _REF},
+        {"channel": _TEXT, "limit": _limit(50), "before": _REF},
         ["channel"],
         _PAGE,
         read_only=True,
@@ -170,12 +226,12 @@ TOOLS: tuple[Tool, ...] = (
         {
             "messages": _MESSAGES,
             "root": _TEXT,
-            "total": _NUMBER,
+            "total": _COUNT,
             "participants": {"type": "array", "items": _TEXT},
             "channels": {"type": "array", "items": _TEXT},
             "missing_parent": _TEXT,
             "next": _TEXT,
-            "remaining": _NUMBER,
+            "remaining": _COUNT,
             "problems": _PROBLEMS,
         },
         read_only=True,

@@ -28,7 +28,13 @@ class Stalled(PlayFailed):
 
 
 async def play(
-    url: str, report: Callable[[str], None], *, scene: str = SCENE, pace_s: float = 0.0, deadline_s: float = 120.0
+    url: str,
+    report: Callable[[str], None],
+    *,
+    scene: str = SCENE,
+    pace_s: float = 0.0,
+    deadline_s: float = 120.0,
+    agents: Iterable[str] = AGENTS,
 ) -> str:
     """Play one scene from the writer's brief to `finalize`.
 
@@ -38,25 +44,27 @@ async def play(
         scene: The slug of the scene.
         pace_s: Seconds between an agent's getting a message and answering it, so that a person can follow.
         deadline_s: Seconds after which the play is given up.
+        agents: Those that play here; the others connect from elsewhere, as processes of their own.
 
     Returns:
         The slug of the scene.
 
     Raises:
         Stalled: It wasn't over by the deadline; says who was waiting for what.
-        PlayFailed: The server refused a call, can't be reached, or went away; says who noticed.
+        PlayFailed: The server can't be reached, went away or refused a call, or a message can't be answered; says who
+            noticed.
     """
     writer = Writer(url, report, pace_s)
-    agents = [ScriptedAgent(name, url, report, pace_s) for name in AGENTS]
+    cast = [ScriptedAgent(name, url, report, pace_s) for name in agents]
     brief: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     try:
         async with asyncio.timeout(deadline_s), asyncio.TaskGroup() as group:
-            for agent in agents:
+            for agent in cast:
                 group.create_task(agent.play(brief), name=agent.name)
             brief.set_result(await writer.commission(scene))
             await writer.play(brief)
     except TimeoutError as timeout:
-        raise Stalled(deadline_s, [writer, *agents]) from timeout
+        raise Stalled(deadline_s, [writer, *cast]) from timeout
     except ExceptionGroup as failures:
         known = failures.subgroup(PlayFailed)
         if known is None:

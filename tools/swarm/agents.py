@@ -1,9 +1,14 @@
 """The members of the swarm: a loop that waits for mail, and for agents a model that thinks only when mail has come.
 
-The loop is the harness. It calls `wait_for_messages` itself, so an idle agent costs no model turn, and acknowledges
-mail with the wait that follows the work, so a crash in between gets it delivered again. The model is a
-`FunctionModel`: a script in the place of a language model. Its tool calls are real, over MCP, and any model could take
-its place.
+The loop is the harness. It calls `wait_for_messages` itself, so an idle agent costs no model turn. It claims a message,
+works, and settles it by its lease: acknowledged when it is answered, given back when the work failed, rejected with the
+reason when it failed too often. An agent that dies at its work settles nothing; when its lease has run out, another
+instance of it gets the message. Every answer is posted under a key made of the message it answers, so work that is done
+twice is posted once. Who asks waits for the reply, but not for ever: then it goes back to its mailbox, so that two who
+ask each other come to answer, and a late reply comes as mail.
+
+The model is a `FunctionModel`: a script in the place of a language model. Its tool calls are real, over MCP, and any
+model could take its place.
 """
 
 from __future__ import annotations
@@ -11,8 +16,8 @@ from __future__ import annotations
 import asyncio
 import json
 import textwrap
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlencode
 
@@ -38,8 +43,13 @@ from tools.swarm.conversation import Conversation, Draft, Mail
 from tools.swarm.roles import ROLES, WRITER
 
 _WAIT_S = 25
+_ASK_S = 25
+_LEASE_S = 60  # longer than all that work on one message takes, the waiting for a reply included
+_TRIES = 3
+_PAUSE_S = 1
 _THREAD = "get_conversation_thread"
 _POST = "post_message"
+_QUERY = "query"
 
 
 class PlayFailed(MailError):
@@ -51,6 +61,13 @@ class Refused(PlayFailed):
 
     def __init__(self, member: str, tool: str, reason: str) -> None:
         super().__init__(f"{member} called {tool} and was refused: {reason}")
+
+
+class GaveUp(PlayFailed):
+    """A message that could not be answered, however often an agent tried; it stands in `dead_letters`."""
+
+    def __init__(self, member: str, ref: str, reason: str) -> None:
+        super().__init__(f"{member} could not answer {ref}, and nobody else will: {reason}")
 
 
 class Unreachable(PlayFailed):
@@ -68,9 +85,20 @@ class Member:
         url: The server's MCP address.
         report: Told a line about each message they post.
         pace_s: Seconds between getting a message and answering it.
+        lease_s: Seconds that a message may take besides; then another instance gets it.
+        ask_s: Seconds to wait for the reply to a question.
     """
 
-    def __init__(self, name: str, url: str, report: Callable[[str], None], pace_s: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        report: Callable[[str], None],
+        pace_s: float,
+        *,
+        lease_s: float = _LEASE_S,
+        ask_s: float = _ASK_S,
+    ) -> None:
         self.name = name
         self.state = "connecting"
         """What they are doing, for whoever wonders why the play doesn't go on."""
@@ -80,6 +108,8 @@ class Member:
         self._finished: set[str | None] = set()
         self._report = report
         self._pace_s = pace_s
+        self._lease_s = lease_s + 2 * pace_s  # one pace for the message, one for the reply to a question about it
+        self._ask_s = ask_s
         self._url = f"{url}{'&' if '?' in url else '?'}{urlencode({'as': name})}"
         self._toolset: MCPToolset[None] = MCPToolset(
             self._url,
@@ -89,27 +119,29 @@ class Member:
         )
 
     async def play(self, brief: asyncio.Future[str]) -> None:
-        """Answer mail until a scene is final.
+        """Answer mail until a scene is final and no mail is left.
 
         Args:
             brief: The id of the brief that scene has to come from; other productions' endings don't end this one.
 
         Raises:
-            Refused: The server refused a call.
+            Refused: The server refused to give mail.
+            GaveUp: A message could not be answered.
             Unreachable: There is no server, or no longer.
         """
-        done: list[str] = []
+        claim = {"channel": self.name, "lease_s": self._lease_s, "limit": 1, "timeout_s": _WAIT_S}
         async with self._connected():
-            while not (brief.done() and brief.result() in self._finished):
+            while not (brief.done() and brief.result() in self._finished and await self._is_through()):
                 missing = f"; still missing: {', '.join(self._awaits)}" if self._awaits else ""
                 self.state = f"waiting for mail in {self.name}{missing}"
-                settled = {"ack": done} if done else {}
-                mail = await self._call("wait_for_messages", {"channel": self.name, "timeout_s": _WAIT_S, **settled})
-                done = []
+                mail = await self._call("wait_for_messages", claim)
                 for message in mail["messages"]:
-                    await self._take(message)
-                    done.append(message["id"])
-            await self._call("read_messages", {"channel": self.name, "ack": done, "limit": 1})
+                    try:
+                        await self._take(message)
+                    except Exception as failure:  # noqa: BLE001 - whatever went wrong, somebody has to hear of it
+                        await self._give_back(message, failure)
+                    else:
+                        await self._settle(message, "ack")
         self.state = "done"
 
     @asynccontextmanager
@@ -137,17 +169,47 @@ class Member:
         if mail.msg_type == "finalize":
             self._finished.add(mail.payload.get("brief"))
 
+    async def _is_through(self) -> bool:
+        """Whether nothing is unread, not even a message that a predecessor died over and still has the lease of."""
+        here = await self._call("list_channels", {})
+        return not any(each["unread"] for each in here["channels"] if each["channel"] == self.name)
+
+    async def _give_back(self, message: Mapping[str, Any], failure: Exception) -> None:
+        """Have a message that could not be answered delivered again in a while, or, after some tries, never."""
+        reason = textwrap.shorten(f"{type(failure).__name__}: {failure}", 300)
+        self._report(f"{self.name} fails at {message['msg_type']} from {message['sender']}: {reason}")
+        if message["deliveries"] < _TRIES:
+            await self._settle(message, "release", delay_s=_PAUSE_S)
+            return
+        await self._settle(message, "reject", reason=reason)
+        # A scene can't do without this answer. An agent whose work is not one play would go on with its next message.
+        raise GaveUp(self.name, message["ref"], reason) from failure
+
+    async def _settle(self, message: Mapping[str, Any], how: str, **options: Any) -> None:
+        # What can't be settled, since the lease has run out meanwhile, comes again, here or to another instance. That
+        # costs the work once more, and posts nothing more.
+        with suppress(Refused):
+            await self._call("settle_messages", {"channel": self.name, how: [message["lease"]], **options})
+
     async def _answer(self, mail: Mail, message: Mapping[str, Any]) -> None:
         raise NotImplementedError
 
-    def _decide(self, mail: Mail, pages: Sequence[Mapping[str, Any]], posted: Sequence[str]) -> tuple[str, Any] | None:
+    def _decide(self, mail: Mail, results: Iterable[tuple[str, Mapping[str, Any]]]) -> tuple[str, Any] | None:
         """The next tool call that a message asks for, as name and arguments; None when all is done.
 
         Args:
             mail: The message.
-            pages: The pages of its thread read so far, newest first.
-            posted: The ids of what has been posted about it since.
+            results: The tools called about it so far, with what they answered.
         """
+        pages: list[Mapping[str, Any]] = []  # of the thread, newest first
+        posted: list[str] = []
+        for tool, result in results:
+            if tool == _THREAD:
+                pages.append(result)
+            elif reply := _reply(result):  # which is the mail to think about now
+                mail, pages, posted = Mail.read(reply), [], []
+            else:
+                posted.append(result["id"])
         if not pages:
             return _THREAD, {"message_id": mail.id}
         if pages[-1]["remaining"]:
@@ -155,21 +217,45 @@ class Member:
         talk = Conversation(Mail.read(message) for page in pages for message in page["messages"])
         turn = self._role.respond(mail, talk)
         self._awaits = turn.awaits
-        following = talk.unposted(self.name, turn, posted)
-        return (_POST, _arguments(*following)) if following else None
+        following = turn.following(posted)
+        return (_POST, self._arguments(*following)) if following else None
+
+    def _arguments(self, draft: Draft, reply_to: str) -> dict[str, Any]:
+        arguments: dict[str, Any] = {"msg_type": draft.msg_type, "payload": draft.payload, "reply_to": reply_to}
+        if draft.to:
+            arguments["channel"] = draft.to[0] if len(draft.to) == 1 else list(draft.to)
+        if draft.msg_type == _QUERY:
+            arguments["wait_reply_s"] = self._ask_s
+        return arguments
 
     async def _call(self, tool: str, arguments: dict[str, Any]) -> Any:
-        """Call a tool, and report it if it posts."""
         try:
-            answer = await self._toolset.direct_call_tool(tool, arguments)
+            return await self._toolset.direct_call_tool(tool, arguments)
         except (ToolError, MCPError) as refusal:
             raise Refused(self.name, tool, str(refusal)) from refusal
-        if tool == _POST:
-            msg_type, payload = arguments["msg_type"], arguments["payload"]
-            if msg_type == "finalize":
-                self._finished.add(payload.get("brief"))
-            self._report(f"{self.name} → {self._addressees(arguments)}  {msg_type}: {gist(payload)}")
-        return answer
+
+    async def _post(self, arguments: dict[str, Any]) -> Any:
+        """Post, and report it: beforehand, so that nobody is seen to reply to what has not been said.
+
+        Whoever posts need not think of the key: one message of a type is the answer to another, and a second one,
+        after a crash, is the same again.
+        """
+        msg_type, payload = arguments["msg_type"], arguments["payload"]
+        addressees = self._addressees(arguments)
+        self._report(f"{self.name} → {addressees}  {msg_type}: {gist(payload)}")
+        if "wait_reply_s" in arguments:
+            self.state = f"waiting for a reply of {addressees}"
+        key = {"dedup_key": f"{arguments['reply_to']} {msg_type}"} if "reply_to" in arguments else {}
+        posted = await self._call(_POST, {**arguments, **key})
+        if msg_type == "finalize":
+            self._finished.add(payload.get("brief"))
+        if _reply(posted):
+            await asyncio.sleep(self._pace_s)
+        return posted
+
+    async def _use(self, tool: str, arguments: dict[str, Any]) -> Any:
+        """Call a tool for the work on a message."""
+        return await (self._post(arguments) if tool == _POST else self._call(tool, arguments))
 
     def _addressees(self, arguments: Mapping[str, Any]) -> str:
         to = arguments.get("channel", self._correspondent)
@@ -180,15 +266,15 @@ class Member:
     async def _call_for_model(
         self, context: RunContext[None], call: CallToolFunc, tool: str, arguments: dict[str, Any]
     ) -> ToolResult:
-        result: ToolResult = await self._call(tool, arguments)
+        result: ToolResult = await self._use(tool, arguments)
         return result
 
 
 class ScriptedAgent(Member):
     """One of the eight: a Pydantic AI agent whose tools are the mailroom's."""
 
-    def __init__(self, name: str, url: str, report: Callable[[str], None], pace_s: float) -> None:
-        super().__init__(name, url, report, pace_s)
+    def __init__(self, name: str, url: str, report: Callable[[str], None], pace_s: float = 0.0, **times: float) -> None:
+        super().__init__(name, url, report, pace_s, **times)
         self._agent: Agent[None, str] = Agent(
             FunctionModel(self._think, model_name=f"script:{name}"),
             name=name,
@@ -206,8 +292,7 @@ class ScriptedAgent(Member):
         results = [part for part in parts if isinstance(part, ToolReturnPart)]
         call = self._decide(
             Mail.read(json.loads(str(prompt))),
-            [part.model_response_object() for part in results if part.tool_name == _THREAD],
-            [part.model_response_object()["id"] for part in results if part.tool_name == _POST],
+            [(part.tool_name, part.model_response_object()) for part in results],
         )
         return ModelResponse([ToolCallPart(*call) if call else TextPart("Answered.")])
 
@@ -229,25 +314,19 @@ class Writer(Member):
         """
         brief = {"channel": "story_architect", "msg_type": "brief", "payload": story.BRIEF, "scene": scene}
         async with self._connected():
-            posted = await self._call(_POST, brief)
+            posted = await self._post(brief)
         return str(posted["id"])
 
     async def _answer(self, mail: Mail, message: Mapping[str, Any]) -> None:
-        pages: list[Mapping[str, Any]] = []
-        posted: list[str] = []
-        while call := self._decide(mail, pages, posted):
-            answer = await self._call(*call)
-            if call[0] == _THREAD:
-                pages.append(answer)
-            else:
-                posted.append(answer["id"])
+        results: list[tuple[str, Mapping[str, Any]]] = []
+        while call := self._decide(mail, results):
+            results.append((call[0], await self._use(*call)))
 
 
-def _arguments(draft: Draft, reply_to: str) -> dict[str, Any]:
-    arguments = {"msg_type": draft.msg_type, "payload": draft.payload, "reply_to": reply_to}
-    if draft.to:
-        arguments["channel"] = draft.to[0] if len(draft.to) == 1 else list(draft.to)
-    return arguments
+def _reply(posted: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The reply that a question got, if it got one in time."""
+    reply: Mapping[str, Any] = posted.get("reply", {})
+    return reply if "id" in reply else None
 
 
 def gist(payload: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ delivered a second time, or to a restarted agent, is answered exactly as it woul
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -58,6 +58,17 @@ class Turn:
     drafts: tuple[Draft, ...] = ()
     awaits: tuple[str, ...] = ()
 
+    def following(self, posted: Sequence[str]) -> tuple[Draft, str] | None:
+        """The next draft to post, with the id it replies to; None when all are posted.
+
+        Args:
+            posted: The ids of those posted so far, in order.
+        """
+        if len(posted) == len(self.drafts):
+            return None
+        draft = self.drafts[len(posted)]
+        return draft, posted[-1] if draft.reply_to == PREVIOUS else draft.reply_to
+
 
 class Conversation:
     """A thread in the order its messages were minted, and the questions the craft asks of it.
@@ -98,34 +109,12 @@ class Conversation:
         """What a sender has replied to a message with this type of its own."""
         return next((mail for mail in self.all(msg_type, sender) if mail.reply_to == reply_to), None)
 
-    def open_question(self, asker: str) -> Mail | None:
-        """A query of the asker that nobody has answered yet."""
-        answered = {mail.reply_to for mail in self.all("answer")}
-        return next((mail for mail in self.all("query", asker) if mail.id not in answered), None)
+    def is_cleared_up(self, about: str, asker: str) -> bool:
+        """Whether the asker has asked about a message and somebody has answered."""
+        query = self.answer("query", asker, about)
+        return query is not None and any(mail.reply_to == query.id for mail in self.all("answer"))
 
     def points_for(self, agent: str) -> list[Payload]:
         """The points of criticism addressed to an agent so far, of every round."""
         points = [point for mail in self.all("feedback", "quality_assessor") for point in mail.payload["points"]]
         return [point for point in points if agent in point["to"]]
-
-    def unposted(self, agent: str, turn: Turn, posted: Iterable[str]) -> tuple[Draft, str] | None:
-        """The first draft of a turn that still has to be posted.
-
-        Args:
-            agent: Whose turn it is.
-            turn: What it decided.
-            posted: The ids of what it has posted since it read this conversation, in the turn's order.
-
-        Returns:
-            The draft and the id it replies to; None when all of the turn is in the thread.
-        """
-        fresh = iter(posted)
-        previous = ""
-        for draft in turn.drafts:
-            reply_to = previous if draft.reply_to == PREVIOUS else draft.reply_to
-            earlier = self.answer(draft.msg_type, agent, reply_to)
-            message_id = earlier.id if earlier else next(fresh, None)
-            if message_id is None:
-                return draft, reply_to
-            previous = message_id
-        return None

@@ -114,7 +114,7 @@ def _objection(feedback: Mail, talk: Conversation) -> Draft | None:
 def narrator(mail: Mail, talk: Conversation) -> Turn:
     """Direction becomes narration; a slip of continuity is looked up before anything is written again."""
     sent_back = talk.last("feedback", "quality_assessor")
-    if sent_back and not talk.answer("query", "narrator", sent_back.id):
+    if sent_back and not talk.is_cleared_up(sent_back.id, "narrator"):
         points = sent_back.payload["points"]
         if any(point["point"] == story.CONTINUITY and "narrator" in point["to"] for point in points):
             return _ask(story.NARRATORS_DOUBT, sent_back)
@@ -133,7 +133,7 @@ def narrator(mail: Mail, talk: Conversation) -> Turn:
 def dialogist(mail: Mail, talk: Conversation) -> Turn:
     """Direction becomes dialogue, after asking for whatever a character knows and the dialogist doesn't."""
     direction = talk.version("character_direction", talk.round)
-    if direction and not talk.answer("query", "dialogist", direction.id):
+    if direction and not talk.is_cleared_up(direction.id, "dialogist"):
         unknown = [entry for entry in direction.payload["directions"] if entry.get("knows")]
         if unknown:
             asked = [f"I need what {entry['who']} would have by heart: {entry['knows']}." for entry in unknown]
@@ -160,6 +160,7 @@ def dialogist(mail: Mail, talk: Conversation) -> Turn:
 
 
 def _ask(text: str, about: Mail) -> Turn:
+    """A question, the same one until it is answered: asked again, it is not posted again."""
     query = Draft("query", {"text": text}, ("continuity_service",), about.id)
     return Turn((query,), ("an answer from continuity_service",))
 
@@ -168,12 +169,10 @@ def _ready(agent: str, msg_type: str, talk: Conversation) -> tuple[int, str | No
     """Whether a writing agent can write: the version, the id to reply to or None, and what is missing."""
     version = talk.round
     direction = talk.version("character_direction", version)
-    question = talk.open_question(agent)
-    missing = [] if direction else [f"character_direction v{version} from character_director"]
-    if question:
-        missing.append("an answer from continuity_service")
-    if direction is None or question or talk.version(msg_type, version):
-        return version, None, tuple(missing)
+    if direction is None:
+        return version, None, (f"character_direction v{version} from character_director",)
+    if talk.version(msg_type, version):
+        return version, None, ()
     asked = {query.id for query in talk.all("query", agent)}
     answers = [mail.id for mail in talk.all("answer") if mail.reply_to in asked]
     return version, max([direction.id, *answers]), ()

@@ -1,0 +1,223 @@
+"""Doorbells: how processes that share a folder wake each other at once, without waiting for file events.
+
+A process that waits has a bell in `.mq/bells/`, and beside it a file that says for which channels it is to be rung:
+
+    <process>         a FIFO; on Windows, which has none in folders, a file with the port of a loopback datagram socket
+    <process>.wants   names of channels, one a line; `*` for all
+
+Whoever has written to a channel writes its name into the bells of those who want it. A ring is a cue to look at a file,
+never data: it may be lost, forged or repeated, and the watcher, which is slower, stands behind it. Nobody waits for a
+bell: a full one is left alone, and one that nobody listens to any more is taken down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Protocol
+
+from mq_server.errors import MailError
+
+EVERYTHING = "*"
+_READ_BYTES = 65536
+_DOUBT_NS = 50_000_000
+"""A folder that changed so shortly before it was listed may have changed again without showing it."""
+
+
+class _Line(Protocol):
+    """The way a ring takes from one process to another."""
+
+    @staticmethod
+    def hang(path: Path, on_ring: Callable[[bytes], None]) -> Callable[[], None]:
+        """Put a bell up; what takes it down again."""
+
+    @staticmethod
+    def ring(path: Path, data: bytes) -> bool:
+        """Ring it; False if nobody listens any more."""
+
+
+class Fifo:
+    """A named pipe: it works between containers that share the folder, and tells whether anybody reads."""
+
+    @staticmethod
+    def hang(path: Path, on_ring: Callable[[bytes], None]) -> Callable[[], None]:
+        """Put a bell up; what takes it down again."""
+        new = path.with_suffix(".new")
+        os.mkfifo(new)
+        reading = os.open(new, os.O_RDONLY | os.O_NONBLOCK)
+        writing = os.open(new, os.O_WRONLY | os.O_NONBLOCK)  # else it would end with the first who rings
+        new.rename(path)  # only now it can be found: a bell without a listener would be taken down
+        loop = asyncio.get_running_loop()
+
+        def take() -> None:
+            with contextlib.suppress(BlockingIOError):
+                on_ring(os.read(reading, _READ_BYTES))
+
+        loop.add_reader(reading, take)
+
+        def take_down() -> None:
+            loop.remove_reader(reading)
+            path.unlink(missing_ok=True)
+            os.close(reading)
+            os.close(writing)
+
+        return take_down
+
+    @staticmethod
+    def ring(path: Path, data: bytes) -> bool:
+        """Ring it; False if nobody listens any more."""
+        try:
+            bell = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            return error.errno not in (errno.ENXIO, errno.ENOENT)
+        try:
+            with contextlib.suppress(BlockingIOError):  # full: it rings already
+                os.write(bell, data)
+        finally:
+            os.close(bell)
+        return True
+
+
+class Datagram:
+    """A loopback datagram; its port stands in the file."""
+
+    @staticmethod
+    def hang(path: Path, on_ring: Callable[[bytes], None]) -> Callable[[], None]:
+        """Put a bell up; what takes it down again."""
+        listening = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        listening.bind(("127.0.0.1", 0))
+        listening.setblocking(False)
+        path.write_text(str(listening.getsockname()[1]), encoding="ascii")
+
+        class Listener(asyncio.DatagramProtocol):
+            def datagram_received(self, data: bytes, _: object) -> None:
+                on_ring(data)
+
+        making = asyncio.get_running_loop().create_datagram_endpoint(Listener, sock=listening)
+        opening = asyncio.ensure_future(making)
+
+        def take_down() -> None:
+            path.unlink(missing_ok=True)
+            if opening.done() and not opening.cancelled():
+                opening.result()[0].close()
+            else:
+                opening.cancel()
+                listening.close()
+
+        return take_down
+
+    @staticmethod
+    def ring(path: Path, data: bytes) -> bool:
+        """Ring it; False if there is no bell any more."""
+        try:
+            port = int(path.read_text(encoding="ascii"))
+        except FileNotFoundError:
+            return False
+        except (OSError, ValueError):
+            return True
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ringing, contextlib.suppress(OSError):
+            ringing.setblocking(False)
+            ringing.sendto(data, ("127.0.0.1", port))
+        return True
+
+
+LINE: type[_Line] = Fifo if hasattr(os, "mkfifo") else Datagram
+
+
+class Bells:
+    """The bell of this process, and those of the others.
+
+    Args:
+        folder: Where they hang.
+        process: The name of this process, as no other has it.
+        can_be_made: Whether there is a place for the folder.
+    """
+
+    def __init__(self, folder: Path, process: str, can_be_made: Callable[[], bool]) -> None:
+        self._folder = folder
+        self._process = process
+        self._can_be_made = can_be_made
+        self._wants: set[str] = set()
+        self._take_down: Callable[[], None] | None = None
+        self._others: dict[str, frozenset[str]] = {}
+        self._listed_ns = -1
+
+    def hang(self, on_ring: Callable[[set[str]], None]) -> None:
+        """Put up this process's bell, unless the system refuses: then others wake us by file events.
+
+        Args:
+            on_ring: Called on the event loop with the names that were rung for; whoever forges a ring may say anything.
+        """
+
+        def heard(data: bytes) -> None:
+            names = set(data.decode("utf-8", "replace").split())
+            on_ring(names if EVERYTHING in self._wants else names & self._wants)
+
+        if self._take_down is not None and not (self._folder / self._process).exists():
+            self.take_down()  # somebody deleted it, or the folder
+        if self._take_down is None:
+            with contextlib.suppress(OSError, MailError):
+                if self._can_be_made():
+                    self._folder.mkdir(parents=True, exist_ok=True)
+                    self._take_down = LINE.hang(self._folder / self._process, heard)
+                    self._tell()
+
+    def want(self, channels: Iterable[str]) -> None:
+        """Have the bell rung for these channels too, until it is taken down."""
+        fresh = set(channels) - self._wants
+        if fresh and EVERYTHING not in self._wants:
+            self._wants |= fresh
+            self._tell()
+
+    def take_down(self) -> None:
+        """Take this process's bell down."""
+        if self._take_down is not None:
+            with contextlib.suppress(OSError):
+                self._take_down()
+                self._wanted().unlink(missing_ok=True)
+            self._take_down = None
+
+    def ring(self, channels: Iterable[str]) -> None:
+        """Tell the others that something was written to these channels."""
+        names = set(channels)
+        for process, wants in self._list().items():
+            concerned = names if EVERYTHING in wants else names & wants
+            if concerned and not LINE.ring(self._folder / process, "".join(f"{name}\n" for name in concerned).encode()):
+                for left in (self._folder / process, self._folder / f"{process}.wants"):
+                    with contextlib.suppress(OSError):
+                        left.unlink(missing_ok=True)
+
+    def _tell(self) -> None:
+        if self._take_down is not None:
+            with contextlib.suppress(OSError):
+                new = self._folder / f"{self._process}.new"
+                new.write_text("".join(f"{name}\n" for name in sorted(self._wants)), encoding="utf-8")
+                new.replace(self._wanted())
+
+    def _wanted(self) -> Path:
+        return self._folder / f"{self._process}.wants"
+
+    def _list(self) -> dict[str, frozenset[str]]:
+        """The other processes' bells and what they are to be rung for."""
+        try:
+            changed_ns = self._folder.stat().st_mtime_ns
+        except OSError:
+            return {}
+        if changed_ns != self._listed_ns:
+            found = {}
+            now_ns = time.time_ns()
+            with contextlib.suppress(OSError), os.scandir(self._folder) as entries:
+                for entry in entries:
+                    if entry.name.endswith(".wants") and entry.name != f"{self._process}.wants":
+                        with contextlib.suppress(OSError):
+                            wants = Path(entry.path).read_text(encoding="utf-8").split()
+                            found[entry.name.removesuffix(".wants")] = frozenset(wants)
+            self._others = found
+            self._listed_ns = changed_ns if now_ns - changed_ns > _DOUBT_NS else -1
+        return self._others

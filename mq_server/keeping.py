@@ -1,0 +1,200 @@
+"""Files as last read, kept up to date: a log, and a mailbox together with the archived parts of its channel.
+
+A short addition is read at once; a long file that has to be read anew is read and indexed in a thread, into a reading
+of its own that then takes the old one's place.
+
+Mailbox and archive
+    Whoever moves lines writes them where they go before taking them from where they were, and gives the mailbox another
+    inode. So a reader misses none that looks at the mailbox, reads the archive, and then reads just that mailbox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from typing import Generic, Protocol, TypeVar
+
+from mq_server.appendlog import AppendLog, Change, Look, View
+from mq_server.blocks import IN_USE_S
+from mq_server.columns import ChannelIndex, Names
+from mq_server.errors import Problem
+from mq_server.store import ARCHIVE, SUFFIX, Store
+
+_INLINE_BYTES = 256 * 1024
+_ATTEMPTS = 20
+_RETRY_S = 1.0
+_NO_FILE = View(settled=True)
+
+
+class Reading(Protocol):
+    """What is made of a file's lines."""
+
+    def add(self, offset: int, number: int, line: bytes) -> None:
+        """Take in the next line."""
+
+
+R = TypeVar("R", bound=Reading)
+
+
+class Tracked(Generic[R]):
+    """One log and what was read of it.
+
+    Args:
+        source: The file.
+        new: Makes an empty reading, for a file that has to be read anew.
+    """
+
+    def __init__(self, source: AppendLog, new: Callable[[], R]) -> None:
+        self.source = source
+        self.view = View()
+        self.reading = new()
+        self.fault = ""
+        """Why the file cannot be read; empty when it can."""
+        self.was_replaced = False
+        """Whether it was read anew since somebody last set this back."""
+        self._new = new
+
+    @property
+    def exists(self) -> bool:
+        """Whether there was a file when it was last read."""
+        return self.view.fingerprint is not None
+
+    async def refresh(self) -> bool:
+        """Take in what changed; whether anything did."""
+        patient_until = time.monotonic() + (0 if self.fault else IN_USE_S)
+        for _ in range(_ATTEMPTS):
+            try:
+                look = self.source.glance(self.view)
+                if look is Look.SAME:
+                    return False
+                # What may wait or read the whole file is done off the event loop.
+                change = look if isinstance(look, Change) else await asyncio.to_thread(self.source.examine, self.view)
+                reading = await self._begin() if change.replaced else self.reading
+                if change.replaced:
+                    await _take_anew(reading, change)
+                else:
+                    _take(reading, change)
+            except FileNotFoundError:
+                self.distrust()  # replaced between the look and the read, of which a part may have been taken in
+                continue
+            except PermissionError as error:
+                if time.monotonic() >= patient_until:
+                    return self._unreadable(f"cannot be read: {error.strerror or error}")
+                self.distrust()
+                await asyncio.sleep(IN_USE_S / _ATTEMPTS)
+                continue
+            except OSError as error:
+                return self._unreadable(f"cannot be read: {error.strerror or error}")
+            self.reading, self.view, self.fault = reading, change.view, ""
+            self.was_replaced = self.was_replaced or change.replaced
+            return change.replaced or change.size_bytes > 0
+        return False
+
+    def distrust(self) -> None:
+        """Read the file anew next time, whatever it looks like."""
+        self.view = View()
+
+    async def _begin(self) -> R:
+        """The reading to begin with, for a file that is read anew."""
+        return self._new()
+
+    def _unreadable(self, fault: str) -> bool:
+        changed = fault != self.fault
+        self.reading, self.view, self.fault = self._new(), View(), fault
+        return changed
+
+
+class Mailbox(Tracked[ChannelIndex]):
+    """A mailbox and the archived parts of its channel, in one index.
+
+    Args:
+        store: The files.
+        channel: Its name.
+        names: Shared with the other channels.
+    """
+
+    def __init__(self, store: Store, channel: str, names: Names) -> None:
+        self._store = store
+        self._channel = channel
+        self._names = names
+        self._archive: dict[str, View] = {}
+        self._retry_at: dict[str, float] = {}
+        self.archive_problems: list[Problem] = []
+        """Archived parts that cannot be read."""
+        source = store.mailbox(channel)
+        super().__init__(source, lambda: ChannelIndex(channel, f"{channel}{SUFFIX}", names, source.read_span))
+
+    @property
+    def exists(self) -> bool:
+        """Whether there was any file of the channel when it was last read."""
+        return super().exists or bool(self._archive)
+
+    async def keep_up(self, months: Iterable[str]) -> bool:
+        """Take in what changed; whether anything did.
+
+        Args:
+            months: Those that the archive has folders for now.
+        """
+        if await self._archive_changed(months):
+            self.distrust()
+        return await self.refresh()
+
+    async def _archive_changed(self, months: Iterable[str]) -> bool:
+        """Whether the archive is no longer what was taken in."""
+        for month in {*months, *self._archive}:
+            log, seen = self._store.archive(month, self._channel), self._archive.get(month, _NO_FILE)
+            if month in self._retry_at:
+                if time.monotonic() >= self._retry_at[month]:
+                    return True
+                continue
+            try:
+                look = log.glance(seen)
+                if look is Look.SAME:
+                    continue
+                change = look if isinstance(look, Change) else await asyncio.to_thread(log.examine, seen)
+            except OSError:
+                return True
+            if change.replaced or change.size_bytes:
+                return True
+            self._archive[month] = change.view
+        return False
+
+    async def _begin(self) -> ChannelIndex:
+        self._archive, self._retry_at, self.archive_problems = {}, {}, []
+        reading: ChannelIndex | None = None
+        for month in self._store.months():
+            log, path = self._store.archive(month, self._channel), f"{ARCHIVE}/{month}/{self._channel}{SUFFIX}"
+            try:
+                look = log.glance(View())
+                change = look if isinstance(look, Change) else await asyncio.to_thread(log.examine, View())
+                if change.view.fingerprint is None:
+                    continue
+                if reading is None:
+                    reading = ChannelIndex(self._channel, path, self._names, log.read_span)
+                else:
+                    reading.turn_to(path, log.read_span)
+                await _take_anew(reading, change)
+                self._archive[month] = change.view
+            except FileNotFoundError:
+                raise  # moved meanwhile: begin again
+            except OSError as error:
+                self.archive_problems.append(Problem(path, 0, f"cannot be read: {error.strerror or error}"))
+                self._retry_at[month] = time.monotonic() + _RETRY_S
+        if reading is None:
+            return self._new()
+        reading.turn_to(f"{self._channel}{SUFFIX}", self.source.read_span)
+        return reading
+
+
+async def _take_anew(reading: Reading, change: Change) -> None:
+    if change.size_bytes > _INLINE_BYTES:
+        await asyncio.to_thread(_take, reading, change)
+    else:
+        _take(reading, change)
+
+
+def _take(reading: Reading, change: Change) -> None:
+    for block in change.blocks():
+        for offset, number, line in block.lines():
+            reading.add(offset, number, line)

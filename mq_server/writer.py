@@ -1,0 +1,292 @@
+"""The one writer of a process: what is appended together, how, and by whom.
+
+Appends that are asked for in one round of the event loop are taken together: what goes to the same logs is written at
+once and synced once (group commit), and the callers, woken together, tend to come together again. Ids and timestamps
+are minted under the locks of all logs concerned, taken in name order.
+
+As long as nobody else holds a lock and the disk syncs in a moment, a single post is written on the event loop itself:
+handing it to a thread and back takes longer than the work. What may take its time goes to a thread: a lock that is held,
+a file that somebody else has touched, a disk that is slow; and everything behind that, so that the order stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from mq_server.appendlog import AppendLog, Tail, Written
+from mq_server.errors import LockTimeout, MailError, PartlyPosted, WriteFailed
+from mq_server.journal import Journal
+from mq_server.locks import FileLock
+from mq_server.names import mint_id
+
+MAX_AHEAD_US = 5_000_000
+"""A predecessor's timestamp is followed when it is at most this far ahead of the clock, and reported when further."""
+_QUICK_S = 0.001
+"""A sync that takes longer would hold the event loop up; measured as a moving average."""
+_WEIGHT = 0.2
+
+
+class Stored(NamedTuple):
+    """A message as it was written: minted id and time, and its line number in each mailbox."""
+
+    id: str
+    time_us: int
+    lines: dict[str, int]
+
+
+@dataclass(slots=True)
+class Append:
+    """One line to be appended to one or more logs under one id.
+
+    `encode` is called under the locks, with the id, the time in microseconds and the log's name. `known` is the id and
+    time of a line that has them already: another copy of a stored message. `follows_any` is for lines whose order must
+    be that of their timestamps, wherever the clock stands; `after_us` is a time that they must come after.
+    """
+
+    logs: dict[str, AppendLog]
+    encode: Callable[[str, int, str], bytes]
+    lock_timeout_s: float
+    durable: bool
+    known: tuple[str, int] | None = None
+    follows_any: bool = False
+    after_us: int = 0
+
+
+class _Asked(NamedTuple):
+    """An append that somebody on an event loop waits for."""
+
+    append: Append
+    done: asyncio.Future[Stored]
+
+
+class _Later(Exception):
+    """A commit that would have to wait."""
+
+
+class Writer:
+    """Writes what a process appends.
+
+    Args:
+        begin: Called before each write; makes the folder if it is the first.
+        creating: The lock of whoever makes a log: before it is there, nobody knows that it has a lock to be held.
+        journal: The journal of a log, by its name.
+        written: Told the names of logs that were written to, before they are synced.
+    """
+
+    def __init__(
+        self,
+        begin: Callable[[], None],
+        creating: FileLock,
+        journal: Callable[[str], Journal],
+        written: Callable[[Iterable[str]], None],
+    ) -> None:
+        self._begin = begin
+        self._creating = creating
+        self._journal = journal
+        self._written = written
+        self._asked: list[_Asked] = []
+        self._queue: queue.SimpleQueue[list[_Asked] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._handed_over = 0
+        """How many appends the thread has not answered yet."""
+        self._sync_s = 0.0
+
+    def submit(self, append: Append) -> asyncio.Future[Stored]:
+        """Queue an append for the writer thread; the future ends when it is durable, or with what went wrong.
+
+        An append whose future is cancelled in the same round of the event loop is left out; later it can't be any more.
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Stored] = loop.create_future()
+        if not self._asked:
+            loop.call_soon(self._hand_over)
+        self._asked.append(_Asked(append, done))
+        return done
+
+    def _hand_over(self) -> None:
+        asked, self._asked = [one for one in self._asked if not one.done.done()], []
+        if asked and not self._handed_over:
+            groups = list(_same_targets(asked))
+            asked = [one for group in groups if not self._committed_here(group) for one in group]
+        if asked:
+            self._handed_over += len(asked)
+            self._queue.put(asked)
+            self._start()
+
+    def _committed_here(self, group: list[_Asked]) -> bool:
+        """Commit a group at once, if that is a matter of microseconds; whether it was."""
+        appends = [one.append for one in group]
+        if any(append.durable for append in appends) and (len(group) > 1 or self._sync_s > _QUICK_S):
+            return False  # of several callers, the next ones get ready while the thread syncs
+        outcomes: list[Stored | BaseException]
+        try:
+            outcomes = self._commit(appends, at_once=True)
+        except _Later:
+            return False
+        except BaseException as error:  # noqa: BLE001 - each caller gets what happened
+            outcomes = [error] * len(group)
+        _answer(group, outcomes)
+        return True
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._write_queued, name="mq-writer", daemon=True)
+            self._thread.start()
+
+    async def close(self) -> None:
+        """Finish what is queued."""
+        self._hand_over()
+        while self._thread is not None:
+            self._queue.put(None)
+            await asyncio.to_thread(self._thread.join)
+            self._thread = None
+            if not self._queue.empty():  # asked for after the thread's last look
+                self._start()
+
+    def _write_queued(self) -> None:
+        while True:
+            batches = [self._queue.get()]
+            while not self._queue.empty():
+                batches.append(self._queue.get())
+            for group in _same_targets([one for batch in batches for one in batch or ()]):
+                outcomes: list[Stored | BaseException]
+                try:
+                    outcomes = self._commit([one.append for one in group], at_once=False)
+                except BaseException as error:  # noqa: BLE001 - the thread's edge: each caller gets what happened
+                    outcomes = [error] * len(group)
+                with suppress(RuntimeError):  # the event loop is closed: nobody waits any more
+                    group[0].done.get_loop().call_soon_threadsafe(self._answer_handed_over, group, outcomes)
+            if None in batches:
+                return
+
+    def _answer_handed_over(self, group: list[_Asked], outcomes: list[Stored | BaseException]) -> None:
+        self._handed_over -= len(group)
+        _answer(group, outcomes)
+
+    def _commit(self, group: list[Append], *, at_once: bool) -> list[Stored | BaseException]:
+        """Write a group that goes to the same logs; what became of each of them.
+
+        Args:
+            group: What is to be written.
+            at_once: Whether waiting for anything is out of the question.
+
+        Raises:
+            _Later: It cannot be done at once; nothing was written.
+        """
+        self._begin()
+        logs = group[0].logs
+        minted: list[Stored] = []
+        written: dict[str, Written] = {}
+        stopped: tuple[str, MailError] | None = None
+        try:
+            with ExitStack() as locks:
+                tails = self._held(locks, logs, 0.0 if at_once else group[0].lock_timeout_s, at_once=at_once)
+                lines: dict[str, list[bytes]] = {name: [] for name in logs}
+                time_us = 0
+                for append in group:
+                    if append.known is None:
+                        next_us = next_time_us(tails, None if append.follows_any else MAX_AHEAD_US)
+                        time_us = max(time_us + 1, append.after_us + 1, next_us)
+                        minted.append(Stored(mint_id(time_us), time_us, {}))
+                    else:
+                        minted.append(Stored(*append.known, {}))
+                    for name in logs:
+                        lines[name].append(append.encode(minted[-1].id, minted[-1].time_us, name))
+                for name, log in logs.items():
+                    try:
+                        newest_us = time_us or tails[name].newest_us
+                        written[name] = log.append(tails[name], b"".join(lines[name]), newest_us)
+                        self._journal(name).append(b"".join(lines[name]))
+                    except MailError as error:
+                        if not written:
+                            raise
+                        stopped = (name, error)
+                        break
+        finally:
+            if written:
+                self._written(written)
+            unconfirmed = self._sync(logs, written, durable=any(append.durable for append in group))
+        if stopped:
+            return [PartlyPosted(stored.id, list(written), *stopped) for stored in minted]
+        if unconfirmed:
+            return [unconfirmed] * len(minted)
+        for number, stored in enumerate(minted):
+            stored.lines.update({name: written[name].first_line + number for name in logs})
+        return list(minted)
+
+    def _held(
+        self, locks: ExitStack, logs: dict[str, AppendLog], timeout_s: float, *, at_once: bool
+    ) -> dict[str, Tail]:
+        """Hold the locks of the logs; their ends.
+
+        Raises:
+            _Later: `at_once`, and somebody else holds one, or has touched a file.
+        """
+        try:
+            for name in sorted(logs):
+                locks.enter_context(logs[name].lock.held(timeout_s))
+        except LockTimeout:
+            if at_once:
+                raise _Later from None
+            raise
+        if at_once:
+            ends = {name: log.known_tail() for name, log in logs.items()}
+            tails = {name: end for name, end in ends.items() if end is not None}
+            if len(tails) < len(logs):
+                raise _Later
+            return tails
+        tails = {name: log.tail() for name, log in logs.items()}
+        if any(tail.fingerprint is None for tail in tails.values()):
+            locks.enter_context(self._creating.held(timeout_s))
+            tails = {name: log.tail() for name, log in logs.items()}  # git may have made it meanwhile
+        return tails
+
+    def _sync(self, logs: dict[str, AppendLog], written: dict[str, Written], *, durable: bool) -> WriteFailed | None:
+        """Sync and close everything that was written; what went wrong, if anything did."""
+        failure = None
+        began = time.perf_counter()
+        for name, append in written.items():
+            try:
+                logs[name].sync(append, durable=durable)
+            except WriteFailed as error:
+                failure = failure or error
+        if durable:
+            self._sync_s += _WEIGHT * (time.perf_counter() - began - self._sync_s)
+        return failure
+
+
+def _answer(group: list[_Asked], outcomes: list[Stored | BaseException]) -> None:
+    for one, outcome in zip(group, outcomes, strict=True):
+        if one.done.done():
+            continue  # cancelled after it was handed over: the message stands all the same
+        if isinstance(outcome, BaseException):
+            one.done.set_exception(outcome)
+        else:
+            one.done.set_result(outcome)
+
+
+def next_time_us(tails: dict[str, Tail], max_ahead_us: int | None = MAX_AHEAD_US) -> int:
+    """The timestamp for a line that follows these ends: the clock's, or just after a predecessor ahead of it.
+
+    Args:
+        tails: The ends.
+        max_ahead_us: A predecessor further ahead of the clock is not followed; None follows any.
+    """
+    now = time.time_ns() // 1000
+    newest = [tail.newest_us for tail in tails.values()]
+    followed = [time_us for time_us in newest if max_ahead_us is None or time_us - now <= max_ahead_us]
+    return max(now, max(followed, default=0) + 1)
+
+
+def _same_targets(asked: list[_Asked]) -> Iterator[list[_Asked]]:
+    groups: dict[tuple[str, ...], list[_Asked]] = {}
+    for one in asked:
+        groups.setdefault(tuple(one.append.logs), []).append(one)
+    yield from groups.values()

@@ -1,0 +1,153 @@
+"""Writing a post: a new one, or once more one that was posted under the same key."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from mq_server.columns import Place
+from mq_server.errors import InvalidRequest, KeyTaken, MessageTooLong, UnknownReference
+from mq_server.guarding import Guarding
+from mq_server.message import Draft, Message, encode_line
+from mq_server.names import check_name, format_time, id_text
+from mq_server.outcomes import Posted, Recipient
+from mq_server.writer import Append, Stored
+
+_SAMPLE_ID = "0" * 26
+_HEAD = b'{"id":"%b","timestamp":"%b","channel":"%b"'
+"""How every line begins; the rest of it is the same in all mailboxes."""
+_HEAD_BYTES = len(_HEAD % (_SAMPLE_ID.encode(), format_time(0).encode(), b""))
+_KEY_US = 24 * 3600 * 1_000_000
+
+
+class Writing(Guarding):
+    """The part of the façade that writes posts."""
+
+    async def _post_new(self, draft: Draft, channels: Sequence[str], created: set[str], parent: Place | None) -> Posted:
+        encode, size = _encoder(draft)
+        size += max(map(len, channels))
+        if size > self.config.max_message_bytes:
+            raise MessageTooLong(size, self.config.max_message_bytes)
+        await self._check_guards(channels, parent, draft.replaces)
+        # Counted now, since those who wait are gone with the message before the caller hears of it.
+        waiting = {name: self._store.presence.count(name) for name in channels}
+        stored = await self._write(encode, channels)
+        message = draft.message(stored.id, stored.time_us, channels[0], stored.lines[channels[0]])
+        return Posted(
+            message=message, recipients=tuple(self._recipient(name, created, waiting[name]) for name in channels)
+        )
+
+    async def _write(
+        self,
+        encode: Callable[[str, int, str], bytes],
+        channels: Iterable[str],
+        known: tuple[str, int] | None = None,
+    ) -> Stored:
+        logs = {channel: self._store.mailbox(channel) for channel in sorted(channels)}
+        stored = await self._append(Append(logs, encode, self.config.lock_timeout_s, self._is_durable, known))
+        await self._shelf.posted(logs)
+        return stored
+
+    def _recipient(self, name: str, created: set[str], waiting: int) -> Recipient:
+        known = self._shelf.is_loaded(name)
+        return Recipient(
+            channel=name,
+            created=name in created,
+            waiting=waiting,
+            unread=self._count_deliverable(name, name) if known else None,
+            last_read=self._last_read(name, name) if known else None,
+        )
+
+    # --- posting under a key ----------------------------------------------------------------------------------------
+
+    async def _post_once(
+        self, draft: Draft, channels: Sequence[str], created: set[str], parent: Place | None, *, everybody: bool
+    ) -> Posted:
+        """Post under a key, or complete what was posted under it."""
+        if not self._store.has_runtime():
+            self._store.prepare()  # before a lock file makes the folder
+        async with self._store.sender_lock(draft.sender).held_by_task(self.config.lock_timeout_s):
+            await self._shelf.refresh(channels)
+            earlier = self._posted_before(draft.sender, str(draft.dedup_key), channels)
+            if earlier is None:
+                return await self._post_new(draft, channels, created, parent)
+            return await self._complete(earlier, draft, channels, everybody=everybody)
+
+    def _posted_before(self, sender: str, key: str, channels: Iterable[str]) -> Place | None:
+        """What a sender posted under a key to one of these channels, if that was within the last 24 hours."""
+        number = self._index.names.known(sender)
+        since_us = time.time_ns() // 1000 - _KEY_US
+        for name in channels:
+            index = self._index.channels.get(name)
+            row = index.keyed.get((number, key)) if index else None
+            if index and row is not None and index.times_us[row] > since_us:
+                return Place(name, row)
+        return None
+
+    async def _complete(
+        self, earlier: Place, draft: Draft, channels: Sequence[str], *, everybody: bool = False
+    ) -> Posted:
+        """The answer for a message that was posted before; copies it to those of its mailboxes that do not have it."""
+        identity = self._index.channels[earlier.channel].identity(earlier.row)
+        messages = await self._shelf.consistent(
+            [earlier.channel], lambda: self._shelf.load([Place(earlier.channel, self._row_of(earlier, identity))])
+        )
+        message = messages[0]
+        # A line edited by hand may name anything.
+        reached = tuple(filter(_is_name, dict.fromkeys((*(message.to or ()), message.channel))))
+        others = [name for name in channels if name not in reached]
+        differs = _content(message) != _content(draft)
+        if others and (differs or not everybody):  # there may be more than there were when it went to everybody
+            raise KeyTaken(str(draft.dedup_key), message.ref, reached, others)
+        await self._shelf.refresh(reached)
+        indexes = self._index.channels
+        missing = [name for name in reached if name not in indexes or identity not in indexes[name].rows]
+        created = {name for name in missing if not self._store.mailbox(name).path.exists()}
+        waiting = {name: self._store.presence.count(name) for name in reached}
+        if missing:
+
+            def encode(_: str, __: int, channel: str) -> bytes:
+                return encode_line(message.stored() | {"channel": channel})
+
+            await self._write(encode, missing, known=(message.id, message.time_us))
+        recipients = tuple(self._recipient(name, created, waiting[name]) for name in reached)
+        return Posted(message=message, recipients=recipients, duplicate=True, differs=differs)
+
+    def _row_of(self, place: Place, identity: int) -> int:
+        row = self._index.channels[place.channel].rows.get(identity)
+        if row is None:  # gone since it was found
+            raise UnknownReference(id_text(identity))
+        return row
+
+
+def _encoder(draft: Draft) -> tuple[Callable[[str, int, str], bytes], int]:
+    """What makes the line of a draft from its id, its time in microseconds and its channel; and the line's length in
+    bytes without the channel's name."""
+
+    def encode(message_id: str, time_us: int, channel: str) -> bytes:
+        return encode_line(draft.message(message_id, time_us, channel, 0).stored())
+
+    line = encode(_SAMPLE_ID, 0, "")
+    if draft.expires_in_us is not None:  # which is counted from the time
+        return encode, len(line)
+    rest = line[_HEAD_BYTES:]
+    return (
+        lambda message_id, time_us, channel: b"".join(
+            (_HEAD % (message_id.encode(), format_time(time_us).encode(), channel.encode()), rest)
+        ),
+        len(line),
+    )
+
+
+def _content(message: Message | Draft) -> tuple[Any, ...]:
+    """What is said, and to what."""
+    return message.msg_type, message.payload, message.scene, message.reply_to, message.replaces, bool(message.urgent)
+
+
+def _is_name(name: str) -> bool:
+    try:
+        check_name("channel", name)
+    except InvalidRequest:
+        return False
+    return True
