@@ -29,7 +29,7 @@ _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9_-])?")
 _NAME_RULE = "use 1 to 64 letters, digits, _, - and ., as the msg_type is written"
 _SHOWN_CHARACTERS = 200
 _NO_DRAFT: Any = None
-_KINDS = {
+KINDS = {
     "string": "text",
     "integer": "a whole number",
     "number": "a number",
@@ -37,6 +37,7 @@ _KINDS = {
     "object": "a JSON object",
     "array": "a list",
 }
+"""What the types of JSON are called in a sentence."""
 _SENTENCES = {
     "minimum": "must be at least {}",
     "maximum": "must be at most {}",
@@ -243,7 +244,7 @@ def _of_error(error: ValidationError, root: str, document: Any) -> Iterator[str]
         return
     if keyword == "type":
         kinds = wanted if isinstance(wanted, list) else [wanted]
-        text = f"must be {' or '.join(_KINDS.get(str(kind), str(kind)) for kind in kinds)}, not {kind_of(value)}"
+        text = f"must be {' or '.join(KINDS.get(str(kind), str(kind)) for kind in kinds)}, not {kind_of(value)}"
     elif keyword == "enum":
         text = f"must be one of {', '.join(map(_shown, wanted))}, not {_shown(value)}"
     elif keyword in ("anyOf", "oneOf") and error.context:

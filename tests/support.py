@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from mq_server.appendlog import AppendLog, Change, Look, View
 from mq_server.blocks import Block
 from mq_server.columns import ChannelIndex, Names
 from mq_server.locks import FileLock
+from mq_server.mailroom import Mailroom
 from mq_server.message import encode_line
 from mq_server.names import format_time, id_text, mint_id
 
@@ -35,6 +36,16 @@ def run(work: Coroutine[Any, Any, T]) -> T:
             return await work
 
     return asyncio.run(bounded())
+
+
+def ask(root: Path, work: Callable[[Mailroom], Awaitable[Any]]) -> Any:
+    """What `work` returns of a mailroom on `root`, with a deadline."""
+
+    async def session() -> Any:
+        async with Mailroom(root) as room:
+            return await work(room)
+
+    return run(session())
 
 
 def eventually(fact: Callable[[], T], deadline_s: float = DEADLINE_S) -> T:

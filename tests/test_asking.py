@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,10 @@ from mq_server.errors import InvalidRequest, NoReply
 from mq_server.mailroom import Mailroom
 from mq_server.message import Message
 from mq_server.outcomes import Posted
-from tests.support import python, run, said, write
+from tests.support import ask, python, said, write
 
 QUESTION: dict[str, Any] = {"msg_type": "query", "payload": {"text": "Where?"}}
 REPLY: dict[str, Any] = {"msg_type": "answer", "payload": {"text": "There."}}
-
-
-def with_room(root: Path, work: Callable[[Mailroom], Awaitable[Any]]) -> Any:
-    async def inside() -> Any:
-        async with Mailroom(root) as room:
-            return await work(room)
-
-    return run(inside())
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
@@ -65,7 +56,7 @@ def test_a_question_is_answered_and_the_reply_counts_as_read(tmp_path: Path) -> 
         assert (reply.id, reply.payload, reply.reply_to, reply.scene) == (replied, REPLY["payload"], question.id, "s1")
         assert await unread(room) == []
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
     (receipt,) = lines_of(tmp_path / "receipts" / "asker.jsonl")
     assert (receipt["op"], receipt["reader"], receipt["consumer"]) == ("ack", "asker", "asker")
 
@@ -80,7 +71,7 @@ def test_a_post_that_waits_answers_with_the_reply(tmp_path: Path) -> None:
         assert posted.reply is not None and posted.unanswered is None
         assert posted.as_json()["reply"]["id"] == replied
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 def test_only_a_reply_to_the_question_will_do(tmp_path: Path) -> None:
@@ -94,7 +85,7 @@ def test_only_a_reply_to_the_question_will_do(tmp_path: Path) -> None:
         assert (await ask).id == replied
         assert await unread(room) == [noise.id, nested.id], "the rest stays unread"
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 def test_a_reply_that_came_before_the_wait_began_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,8 +99,10 @@ def test_a_reply_that_came_before_the_wait_began_counts(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(Mailroom, "_write", write_and_answer)
     for timeout_s in (20, 0):
-        ask = lambda room, timeout_s=timeout_s: room.ask("service", sender="asker", timeout_s=timeout_s, **QUESTION)  # noqa: E731
-        reply = with_room(tmp_path, ask)
+        reply = ask(
+            tmp_path,
+            lambda room, timeout_s=timeout_s: room.ask("service", sender="asker", timeout_s=timeout_s, **QUESTION),
+        )
         assert reply.payload == REPLY["payload"]
 
 
@@ -121,7 +114,7 @@ def test_an_answer_to_the_corrected_question_is_an_answer(tmp_path: Path) -> Non
         replied = await answer(room, better.id)
         assert (await ask).id == replied
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 def test_the_first_of_several_replies_wins(tmp_path: Path) -> None:
@@ -133,7 +126,7 @@ def test_the_first_of_several_replies_wins(tmp_path: Path) -> None:
         later = await answer(room, question, sender="first")
         assert await unread(room) == [later]
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 def test_anybody_may_give_the_answer(tmp_path: Path) -> None:
@@ -143,7 +136,7 @@ def test_anybody_may_give_the_answer(tmp_path: Path) -> None:
         replied = await answer(room, question, sender="deputy")
         assert (await ask).id == replied
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 def test_one_may_ask_oneself(tmp_path: Path) -> None:
@@ -154,7 +147,7 @@ def test_one_may_ask_oneself(tmp_path: Path) -> None:
         assert (await ask).id == replied
         assert await unread(room) == [page.messages[0].id]
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 def test_many_questions_at_once_each_get_their_own_reply(tmp_path: Path) -> None:
@@ -171,7 +164,7 @@ def test_many_questions_at_once_each_get_their_own_reply(tmp_path: Path) -> None
         assert [reply.payload["text"] for reply in replies] == [f"re {number}" for number in range(12)]
         assert await unread(room) == []
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 SERVICE = """
@@ -198,7 +191,7 @@ def test_a_process_elsewhere_answers(tmp_path: Path) -> None:
                 reply = await room.ask("service", sender="asker", msg_type="query", payload={"text": text})
                 assert reply.payload["text"] == text.upper()
 
-        with_room(tmp_path, work)
+        ask(tmp_path, work)
 
 
 # --- no reply --------------------------------------------------------------------------------------------------------
@@ -206,7 +199,7 @@ def test_a_process_elsewhere_answers(tmp_path: Path) -> None:
 
 def no_reply(root: Path, **keys: Any) -> NoReply:
     with pytest.raises(NoReply) as caught:
-        with_room(root, lambda room: room.ask("service", **({"sender": "asker", "timeout_s": 0.01} | QUESTION | keys)))
+        ask(root, lambda room: room.ask("service", **({"sender": "asker", "timeout_s": 0.01} | QUESTION | keys)))
     return caught.value
 
 
@@ -224,7 +217,7 @@ def test_a_question_nobody_answers_stands_and_the_error_says_how_to_go_on(tmp_pa
         page = await room.wait("asker", reply_to=error.message_id, ack=True, timeout_s=0)
         assert [message.id for message in page.messages] == [replied]
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 def test_the_same_in_the_answer_of_a_post(tmp_path: Path) -> None:
@@ -237,7 +230,7 @@ def test_the_same_in_the_answer_of_a_post(tmp_path: Path) -> None:
         assert [each["ref"] for each in shown["others"]] == [other.ref]
         assert posted.id in shown["go_on"]
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 def test_two_that_ask_each_other_see_each_other_s_question(tmp_path: Path) -> None:
@@ -254,7 +247,7 @@ def test_two_that_ask_each_other_see_each_other_s_question(tmp_path: Path) -> No
             assert text in str(error)
             assert str(error).endswith("Somebody may be waiting for you")
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 def test_of_much_that_is_unread_the_one_who_was_asked_is_named_first(tmp_path: Path) -> None:
@@ -269,7 +262,7 @@ def test_of_much_that_is_unread_the_one_who_was_asked_is_named_first(tmp_path: P
         assert str(caught.value).count(" from ") == 5
 
     write(tmp_path / "mq.toml", b'durability = "os"\n')
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 def test_time_runs_out_once_and_not_twice(tmp_path: Path) -> None:
@@ -282,7 +275,7 @@ def test_time_runs_out_once_and_not_twice(tmp_path: Path) -> None:
 def test_a_question_with_a_bad_time_out_is_not_posted(tmp_path: Path, seconds: float) -> None:
     root = tmp_path / "production"
     with pytest.raises(InvalidRequest, match=f"wait_reply_s is {seconds}; give seconds, 0 or more"):
-        with_room(root, lambda room: room.ask("service", sender="asker", timeout_s=seconds, **QUESTION))
+        ask(root, lambda room: room.ask("service", sender="asker", timeout_s=seconds, **QUESTION))
     assert not root.exists()
 
 
@@ -300,7 +293,7 @@ def test_a_reply_that_has_expired_is_none(tmp_path: Path) -> None:
         reply = await room.ask("service", sender="asker", timeout_s=0, dedup_key="k1", **QUESTION)
         assert reply.id == replied
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 async def expired(room: Mailroom, channel: str) -> None:
@@ -321,7 +314,7 @@ def test_a_reply_that_another_consumer_holds_is_waited_for(tmp_path: Path) -> No
         await room.settle("asker", release=page.leases[0].name)
         assert (await ask).id == replied
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 def test_a_reply_that_somebody_else_took_for_the_asker_is_handed_over_all_the_same(
@@ -337,7 +330,7 @@ def test_a_reply_that_somebody_else_took_for_the_asker_is_handed_over_all_the_sa
         return stored
 
     monkeypatch.setattr(Mailroom, "_write", write_and_take_the_answer)
-    reply = with_room(tmp_path, lambda room: room.ask("service", sender="asker", timeout_s=0, **QUESTION))
+    reply = ask(tmp_path, lambda room: room.ask("service", sender="asker", timeout_s=0, **QUESTION))
     assert reply.payload == REPLY["payload"]
 
 
@@ -353,7 +346,7 @@ def test_an_ask_that_is_cancelled_leaves_the_question_and_its_reply(tmp_path: Pa
         replied = await answer(room, question)
         assert await unread(room) == [replied]
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
     assert len(lines_of(tmp_path / "service.jsonl")) == 1
 
 
@@ -365,7 +358,7 @@ def test_closing_the_room_ends_an_ask(tmp_path: Path) -> None:
         with pytest.raises(NoReply):
             await ask
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 def test_who_asks_is_seen_to_wait_in_its_own_mailbox(tmp_path: Path) -> None:
@@ -378,7 +371,7 @@ def test_who_asks_is_seen_to_wait_in_its_own_mailbox(tmp_path: Path) -> None:
         assert [(recipient.channel, recipient.waiting) for recipient in posted.recipients] == [("asker", 1)]
         await ask
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 # --- asking again ----------------------------------------------------------------------------------------------------
@@ -393,7 +386,7 @@ def test_a_question_with_a_key_is_asked_once_however_often_the_call_is_made(tmp_
         replied = await answer(room, await question_in(room))
         assert (await ask).id == replied
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
     assert len(lines_of(tmp_path / "service.jsonl")) == 1
 
 
@@ -404,14 +397,14 @@ def test_a_reply_that_was_lost_on_its_way_is_given_again(tmp_path: Path) -> None
         assert (await ask).id == replied
         return replied
 
-    replied = with_room(tmp_path, work)
+    replied = ask(tmp_path, work)
 
     async def again(room: Mailroom) -> None:
         for timeout_s in (0, 20):
             reply = await room.ask("service", sender="asker", timeout_s=timeout_s, dedup_key="k1", **QUESTION)
             assert reply.id == replied
 
-    with_room(tmp_path, again)
+    ask(tmp_path, again)
     assert len(lines_of(tmp_path / "receipts" / "asker.jsonl")) == 1
 
 
@@ -426,7 +419,7 @@ def test_of_several_replies_the_one_that_was_given_is_given_again(tmp_path: Path
             assert reply.id == urgent
         assert await unread(room) == [plain]
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 def test_a_reply_to_the_corrected_question_is_given_again_too(tmp_path: Path) -> None:
@@ -439,7 +432,7 @@ def test_a_reply_to_the_corrected_question_is_given_again_too(tmp_path: Path) ->
         reply = await room.ask("service", sender="asker", timeout_s=0, dedup_key="k1", **QUESTION)
         assert reply.id == replied
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 def test_a_reply_that_was_corrected_before_it_was_read_is_given_again_as_it_was_read(tmp_path: Path) -> None:
@@ -452,7 +445,7 @@ def test_a_reply_that_was_corrected_before_it_was_read_is_given_again_as_it_was_
         reply = await room.ask("service", sender="asker", timeout_s=0, dedup_key="k1", **QUESTION)
         assert reply.id == right.id
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 ASKER = """
@@ -479,5 +472,5 @@ def test_an_asker_that_is_killed_asks_again_and_gets_the_reply(tmp_path: Path) -
             assert await asyncio.to_thread(said, process) == replied
         assert await unread(room) == []
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
     assert len(lines_of(tmp_path / "service.jsonl")) == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,10 @@ from hypothesis import strategies as st
 from mq_server.errors import UnknownScene
 from mq_server.mailroom import Mailroom
 from mq_server.scenes import Board, SceneState
-from tests.support import append, examples, known_id, line, merged_both_ways, new_log, run, write
+from tests.support import append, ask, examples, known_id, line, merged_both_ways, new_log, write
 
 EXAMPLE = Path(__file__).parents[1] / "mailboxes"
 SCENE = "q2-s3"
-
-
-def ask(root: Path, work: Callable[[Mailroom], Awaitable[Any]]) -> Any:
-    async def inside() -> Any:
-        async with Mailroom(root) as room:
-            return await work(room)
-
-    return run(inside())
 
 
 def board(root: Path, scene: str | None = None) -> Board:

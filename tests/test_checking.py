@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +17,10 @@ from mq_server.errors import InvalidRequest, SchemaError, UnknownType
 from mq_server.mailroom import Mailroom
 from mq_server.message import Message
 from mq_server.names import format_time
-from tests.support import append, known_id, line, new_log, run, write
+from tests.support import append, ask, known_id, line, new_log, write
 
 NUMBER = {known_id(number): number for number in range(1000)}
 PROPS = {"type": "object", "properties": {"props": {"type": "array", "minItems": 1}}, "required": ["props"]}
-
-
-def ask(root: Path, work: Callable[[Mailroom], Awaitable[Any]]) -> Any:
-    async def inside() -> Any:
-        async with Mailroom(root) as room:
-            return await work(room)
-
-    return run(inside())
 
 
 def said(number: int, **keys: Any) -> bytes:

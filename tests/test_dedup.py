@@ -6,7 +6,6 @@ import asyncio
 import shutil
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,17 +18,9 @@ from mq_server.errors import InvalidRequest, KeyTaken, MailError, PartlyPosted, 
 from mq_server.mailroom import Mailroom
 from mq_server.names import format_time, mint_id
 from mq_server.outcomes import Posted
-from tests.support import DEADLINE_S, line, python, run, said, tell, write
+from tests.support import DEADLINE_S, ask, line, python, said, tell, write
 
 HOUR_US = 3600 * 1_000_000
-
-
-def with_room(root: Path, work: Callable[[Mailroom], Awaitable[Any]]) -> Any:
-    async def inside() -> Any:
-        async with Mailroom(root) as room:
-            return await work(room)
-
-    return run(inside())
 
 
 def note(text: str = "x", **keys: Any) -> dict[str, Any]:
@@ -37,7 +28,7 @@ def note(text: str = "x", **keys: Any) -> dict[str, Any]:
 
 
 def post(root: Path, channel: Any = "narrator", **keys: Any) -> Posted:
-    posted: Posted = with_room(root, lambda room: room.post(channel, **note(**keys)))
+    posted: Posted = ask(root, lambda room: room.post(channel, **note(**keys)))
     return posted
 
 
@@ -79,7 +70,7 @@ def test_the_same_call_again_gives_the_first_answer(tmp_path: Path) -> None:
 
 
 def test_another_content_under_the_key_is_not_posted_and_the_answer_says_so(tmp_path: Path) -> None:
-    asked = with_room(tmp_path, lambda room: room.post("narrator", sender="a", msg_type="own", payload={}))
+    asked = ask(tmp_path, lambda room: room.post("narrator", sender="a", msg_type="own", payload={}))
     first = post(tmp_path)
     for other in (
         {"text": "y"},
@@ -157,7 +148,7 @@ def test_a_key_survives_the_loss_of_the_runtime_folder(tmp_path: Path) -> None:
 
 def test_a_key_counts_though_the_message_was_read_or_rejected_or_corrected(tmp_path: Path) -> None:
     first = post(tmp_path)
-    with_room(tmp_path, lambda room: room.settle("narrator", reject=first.id, reason="no"))
+    ask(tmp_path, lambda room: room.settle("narrator", reject=first.id, reason="no"))
     assert post(tmp_path).id == first.id
     correction = post(tmp_path, text="better", replaces=first.id, dedup_key=None)
     again = post(tmp_path)
@@ -286,7 +277,7 @@ def test_a_message_that_reached_some_is_completed_by_the_same_call(
         assert copy == reached | {"channel": name}
     assert post(tmp_path, channel).id == reached["id"]
     assert [len(stored(tmp_path, name)) for name in ("composer", "dialogist", "narrator")] == [2, 3, 2]
-    unread = with_room(tmp_path, lambda room: room.read("dialogist")).messages
+    unread = ask(tmp_path, lambda room: room.read("dialogist")).messages
     assert [message.id for message in unread][-1] == reached["id"], "and it is delivered"
 
 
@@ -365,7 +356,7 @@ def test_callers_at_once_store_one(tmp_path: Path) -> None:
             rooms = [room, other] * 5
             return await asyncio.gather(*(each.post(["narrator", "dialogist"], **note()) for each in rooms))
 
-    posts = with_room(tmp_path, work)
+    posts = ask(tmp_path, work)
     assert len({posted.id for posted in posts}) == 1
     assert sorted(posted.duplicate for posted in posts) == [False] + [True] * 9
     assert [len(stored(tmp_path, name)) for name in ("narrator", "dialogist")] == [1, 1]
@@ -389,7 +380,7 @@ def test_a_caller_that_goes_away_while_a_mailbox_is_locked_leaves_one_message(tm
                 await call
             assert [posted.duplicate for posted in await asyncio.gather(*again)] == [True, True]
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
     assert Counter(found.get("dedup_key") for found in stored(tmp_path)) == {None: 1, "k1": 1}
 
 
@@ -460,7 +451,7 @@ def test_another_sender_does_not_wait_for_a_key_in_hand(tmp_path: Path) -> None:
                 assert (await room.post("narrator", **note(dedup_key=None))).id
             assert not (await room.post("narrator", **note())).duplicate
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 def test_a_message_that_vanishes_while_it_is_found_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

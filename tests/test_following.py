@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,7 @@ from mq_server.mailroom import Mailroom
 from mq_server.message import Message
 from mq_server.payloads import Dialogue, Narration, Payload
 from mq_server.watch import Subscription
-from tests.support import DEADLINE_S, eventually, known_id, line, python, run, said, tell, write
-
-
-def with_room(root: Path, work: Callable[[Mailroom], Awaitable[Any]]) -> Any:
-    async def inside() -> Any:
-        async with Mailroom(root) as room:
-            return await work(room)
-
-    return run(inside())
+from tests.support import DEADLINE_S, ask, eventually, known_id, line, python, said, tell, write
 
 
 def numbered(root: Path, *numbers: int, channel: str = "narrator", **keys: Any) -> Path:
@@ -158,7 +150,7 @@ def test_a_follower_gets_what_appears_in_its_channels_once(tmp_path: Path) -> No
         assert ids["list"] == sorted([copies, known_id(7)])
         assert ids["sender"] == [known_id(7)]
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 def test_what_a_checkout_takes_away_and_brings_back_is_not_followed_again(tmp_path: Path) -> None:
@@ -187,7 +179,7 @@ def test_what_a_checkout_takes_away_and_brings_back_is_not_followed_again(tmp_pa
         await task
         assert got == [posted]
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 # --- filters ---------------------------------------------------------------------------------------------------------
@@ -204,7 +196,7 @@ def test_a_type_is_followed_by_its_name_or_its_model(tmp_path: Path, msg_type: A
             wanted = await post(room, msg_type=None, payload=Narration(text="Fog."))
             assert await follower.next() == wanted
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 def test_a_model_of_one_s_own_is_followed_by_its_type(tmp_path: Path) -> None:
@@ -219,7 +211,7 @@ def test_a_model_of_one_s_own_is_followed_by_its_type(tmp_path: Path) -> None:
             wanted = await post(room, msg_type=None, payload=Weather(wind=3))
             assert await follower.next() == wanted
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 class Nameless(BaseModel):
@@ -232,7 +224,7 @@ def test_what_has_no_type_s_name_cannot_be_followed(tmp_path: Path, msg_type: An
         with pytest.raises(InvalidRequest, match="give a type's name, or a payload model that has one"):
             await anext(room.follow("narrator", msg_type=msg_type))
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 def test_faults_are_told_before_anything_is_followed(tmp_path: Path) -> None:
@@ -254,7 +246,7 @@ def test_faults_are_told_before_anything_is_followed(tmp_path: Path) -> None:
                 await anext(room.follow(**arguments))
         assert not room._shelf.feed.subscriptions
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 # --- for a reader ----------------------------------------------------------------------------------------------------
@@ -273,7 +265,7 @@ def test_a_reader_gets_what_is_unread_then_what_comes(tmp_path: Path) -> None:
                 assert await follower.next() == posted
         assert acknowledged(tmp_path) == ids(1), "and acknowledges nothing"
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 def test_urgent_messages_come_before_the_rest(tmp_path: Path) -> None:
@@ -284,7 +276,7 @@ def test_urgent_messages_come_before_the_rest(tmp_path: Path) -> None:
         async with following(room, "narrator", reader="narrator", ack=True) as follower:
             assert await follower.take(4) == ids(1, 3, 0, 2)
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 def test_a_message_is_acknowledged_when_the_next_is_asked_for(tmp_path: Path) -> None:
@@ -302,7 +294,7 @@ def test_a_message_is_acknowledged_when_the_next_is_asked_for(tmp_path: Path) ->
             assert await follower.next() == posted
         assert acknowledged(tmp_path) == ids(0, 1)
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 def test_a_crash_in_the_body_leaves_its_message_unread(tmp_path: Path) -> None:
@@ -318,7 +310,7 @@ def test_a_crash_in_the_body_leaves_its_message_unread(tmp_path: Path) -> None:
         async with following(room, "narrator", reader="narrator", ack=True) as follower:
             assert await follower.take(2) == ids(1, 2)
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 FOLLOWER = """
@@ -347,7 +339,7 @@ def test_a_process_that_is_killed_at_work_leaves_its_message_to_the_next(tmp_pat
         assert said(process) == known_id(2)
         tell(process)
         eventually(lambda: acknowledged(tmp_path) == ids(0, 1, 2))
-        posted = with_room(tmp_path, post)
+        posted = ask(tmp_path, post)
         assert said(process) == posted
 
 
@@ -368,7 +360,7 @@ def test_without_acknowledging_each_is_given_once_by_each_follower(tmp_path: Pat
                 await room.activity()
                 await follower.has_nothing(room)
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 def test_a_long_backlog_is_given_whole_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -382,7 +374,7 @@ def test_a_long_backlog_is_given_whole_and_in_order(tmp_path: Path, monkeypatch:
                 await follower.has_nothing(room)
         assert acknowledged(tmp_path) == ids(*range(30))
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 def test_what_was_settled_in_the_body_is_settled_once(tmp_path: Path) -> None:
@@ -397,7 +389,7 @@ def test_what_was_settled_in_the_body_is_settled_once(tmp_path: Path) -> None:
             await follower.next()
         assert [receipt["op"] for receipt in receipts(tmp_path)] == ["reject", "ack"]
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 def test_a_message_that_vanishes_under_the_work_ends_nothing(tmp_path: Path) -> None:
@@ -410,7 +402,7 @@ def test_a_message_that_vanishes_under_the_work_ends_nothing(tmp_path: Path) -> 
             assert await follower.take(2) == ids(1, 2)
         assert acknowledged(tmp_path) == ids(1)
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 def test_what_another_consumer_holds_comes_when_it_is_given_back(tmp_path: Path) -> None:
@@ -424,7 +416,7 @@ def test_what_another_consumer_holds_comes_when_it_is_given_back(tmp_path: Path)
             await room.settle("narrator", release=page.leases[0].name)
             assert await follower.next() == known_id(0)
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 def test_a_reader_follows_patterns_and_channels_that_come_later(tmp_path: Path) -> None:
@@ -441,7 +433,7 @@ def test_a_reader_follows_patterns_and_channels_that_come_later(tmp_path: Path) 
             await follower.has_nothing(room)
         assert acknowledged(tmp_path, "scene_2") == [posted]
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 def test_a_follower_for_a_reader_is_seen_to_wait_and_a_live_one_is_not(tmp_path: Path) -> None:
@@ -457,7 +449,7 @@ def test_a_follower_for_a_reader_is_seen_to_wait_and_a_live_one_is_not(tmp_path:
             await follower.has_nothing(room)
             assert room._store.presence.count("narrator") == 0
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 @pytest.mark.parametrize("reader", [None, "editor"])
@@ -472,7 +464,7 @@ def test_closing_the_room_ends_the_iteration(tmp_path: Path, reader: str | None)
                 await follower.next()
             follower.asked = None
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 def test_leaving_the_loop_leaves_no_subscription(tmp_path: Path) -> None:
@@ -487,7 +479,7 @@ def test_leaving_the_loop_leaves_no_subscription(tmp_path: Path) -> None:
             assert not room._shelf.feed.subscriptions
             assert not room._store.presence.channels()
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 def test_payloads_are_parsed_by_their_model(tmp_path: Path) -> None:
@@ -499,4 +491,4 @@ def test_payloads_are_parsed_by_their_model(tmp_path: Path) -> None:
                 assert message.parsed(Dialogue).lines[0].who == "Anna"
                 break
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mq_server.errors import MailboxFull, MailError, ReplyTooDeep
-from mq_server.mailroom import Mailroom
 from mq_server.outcomes import Posted
-from tests.support import known_id, line, output, run, write
-
-
-def with_room(root: Path, work: Callable[[Mailroom], Awaitable[Any]]) -> Any:
-    async def inside() -> Any:
-        async with Mailroom(root) as room:
-            return await work(room)
-
-    return run(inside())
+from tests.support import ask, known_id, line, output, write
 
 
 def settings(root: Path, text: str) -> Path:
@@ -29,7 +19,7 @@ def settings(root: Path, text: str) -> Path:
 
 def post(root: Path, channel: Any = "narrator", **keys: Any) -> Posted:
     usual = {"sender": "director", "msg_type": "note", "payload": {"text": "x"}}
-    posted: Posted = with_room(root, lambda room: room.post(channel, **(usual | keys)))
+    posted: Posted = ask(root, lambda room: room.post(channel, **(usual | keys)))
     return posted
 
 
@@ -133,14 +123,14 @@ def test_a_mailbox_with_too_much_unread_gets_no_more_until_something_is_read(tmp
     text = refused(tmp_path, MailboxFull)
     assert text.startswith("Too much is unread: narrator has 2 of at most 2. Wait until it has caught up")
     assert text.endswith("Nothing was posted")
-    with_room(tmp_path, lambda room: room.read("narrator"))
+    ask(tmp_path, lambda room: room.read("narrator"))
     refused(tmp_path, MailboxFull)
-    with_room(tmp_path, lambda room: room.acknowledge("narrator", [first.id]))
+    ask(tmp_path, lambda room: room.acknowledge("narrator", [first.id]))
     post(tmp_path)
     refused(tmp_path, MailboxFull)
-    with_room(tmp_path, lambda room: room.settle("narrator", reject=second.id))
+    ask(tmp_path, lambda room: room.settle("narrator", reject=second.id))
     post(tmp_path)
-    with_room(tmp_path, lambda room: room.settle("narrator", reopen=first.id))
+    ask(tmp_path, lambda room: room.settle("narrator", reopen=first.id))
     assert "narrator has 3 of at most 2" in refused(tmp_path, MailboxFull)
 
 
@@ -148,10 +138,10 @@ def test_only_the_own_reader_s_unread_counts(tmp_path: Path) -> None:
     settings(tmp_path, "max_unread = 1\n")
     for _ in range(3):
         post(tmp_path)
-        with_room(tmp_path, lambda room: room.read("narrator", ack=True))
-    with_room(tmp_path, lambda room: room.read("narrator", reader="editor"))
+        ask(tmp_path, lambda room: room.read("narrator", ack=True))
+    ask(tmp_path, lambda room: room.read("narrator", reader="editor"))
     post(tmp_path)
-    with_room(tmp_path, lambda room: room.read("narrator", reader="editor", ack=True))
+    ask(tmp_path, lambda room: room.read("narrator", reader="editor", ack=True))
     refused(tmp_path, MailboxFull)
 
 
@@ -175,7 +165,7 @@ def test_notes_and_dead_letters_are_never_full(tmp_path: Path) -> None:
         for channel in ("notes", "dead_letters", ["notes", "dead_letters"]):
             post(tmp_path, channel)
     post(tmp_path)
-    with_room(tmp_path, lambda room: room.settle("narrator", reject="narrator:1", reason="no"))
+    ask(tmp_path, lambda room: room.settle("narrator", reject="narrator:1", reason="no"))
     assert len((tmp_path / "dead_letters.jsonl").read_bytes().splitlines()) == 7
 
 
@@ -184,14 +174,14 @@ def test_one_full_mailbox_keeps_a_message_from_all_it_was_for(tmp_path: Path) ->
     for name in ("narrator", "dialogist"):
         post(tmp_path, name)
     post(tmp_path, "composer")
-    with_room(tmp_path, lambda room: room.read("composer", ack=True))
+    ask(tmp_path, lambda room: room.read("composer", ack=True))
     for channel in (["composer", "narrator", "dialogist", "new_one"], "*"):
         text = refused(tmp_path, MailboxFull, channel)
         assert "narrator has 1 of at most 1" in text and "dialogist has 1 of at most 1" in text
         assert "composer" not in text
     assert not (tmp_path / "new_one.jsonl").exists()
     for name in ("narrator", "dialogist"):
-        with_room(tmp_path, lambda room, name=name: room.read(name, ack=True))
+        ask(tmp_path, lambda room, name=name: room.read(name, ack=True))
     assert len(post(tmp_path, "*").recipients) == 3
 
 
@@ -211,14 +201,14 @@ def test_a_correction_of_what_is_unread_takes_its_place_in_a_full_mailbox(tmp_pa
     better = post(tmp_path, None, replaces=first.id)
     best = post(tmp_path, None, replaces=better.id)
     post(tmp_path, None, replaces=first.id)
-    unread = [message.id for message in with_room(tmp_path, lambda room: room.read("narrator")).messages]
+    unread = [message.id for message in ask(tmp_path, lambda room: room.read("narrator")).messages]
     assert len(unread) == 2 and second.id in unread and best.id not in unread
 
 
 def test_a_correction_of_what_was_read_finds_a_full_mailbox_full(tmp_path: Path) -> None:
     settings(tmp_path, "max_unread = 1\n")
     first = post(tmp_path)
-    with_room(tmp_path, lambda room: room.read("narrator", ack=True))
+    ask(tmp_path, lambda room: room.read("narrator", ack=True))
     post(tmp_path)
     refused(tmp_path, MailboxFull, None, replaces=first.id)
 
@@ -229,7 +219,7 @@ def test_what_was_posted_before_is_answered_again_though_the_mailbox_is_full(tmp
     again = post(tmp_path, dedup_key="k1")
     assert (again.id, again.duplicate) == (first.id, True)
     refused(tmp_path, MailboxFull, dedup_key="k2")
-    with_room(tmp_path, lambda room: room.read("narrator", ack=True))
+    ask(tmp_path, lambda room: room.read("narrator", ack=True))
     assert not post(tmp_path, dedup_key="k2").duplicate, "a refused post does not use its key up"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import orjson
 import pytest
 from pydantic import BaseModel
 
-from mq_server.outcomes import Posted
 from mq_server.errors import (
     AmbiguousReference,
     InvalidRequest,
@@ -24,21 +22,14 @@ from mq_server.errors import (
     WriteFailed,
 )
 from mq_server.mailroom import Mailroom
+from mq_server.outcomes import Posted
 from mq_server.payloads import Narration, Score
-from tests.support import known_id, line, output, run, write
-
-
-def with_room(root: Path, work: Callable[[Mailroom], Awaitable[Any]]) -> Any:
-    async def inside() -> Any:
-        async with Mailroom(root) as room:
-            return await work(room)
-
-    return run(inside())
+from tests.support import ask, known_id, line, output, write
 
 
 def post(root: Path, channel: Any = "narrator", **keys: Any) -> Posted:
     usual = {"sender": "scene_director", "msg_type": "note", "payload": {"text": "x"}}
-    posted: Posted = with_room(root, lambda room: room.post(channel, **(usual | keys)))
+    posted: Posted = ask(root, lambda room: room.post(channel, **(usual | keys)))
     return posted
 
 
@@ -159,7 +150,7 @@ def test_nothing_but_the_post_is_needed(tmp_path: Path) -> None:
         await room.post("narrator", sender="a", msg_type="note", payload={"text": "x"})
         assert not room._shelf.index.channels, "a post reads no mailbox"
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------
@@ -250,7 +241,7 @@ def test_an_ambiguous_reference_is_refused(tmp_path: Path) -> None:
         with pytest.raises(AmbiguousReference):
             await room.message("ABCD")
 
-    with_room(tmp_path, look)
+    ask(tmp_path, look)
 
 
 def test_a_reply_to_a_sender_whose_name_is_a_path_leads_nowhere(tmp_path: Path) -> None:
@@ -287,7 +278,7 @@ def test_a_lock_held_too_long_is_told(tmp_path: Path) -> None:
         await other.close()
         await room.post("narrator", sender="a", msg_type="note", payload={"text": "y"})
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
     assert [found["payload"]["text"] for found in stored(tmp_path)] == ["x", "y"]
 
 
@@ -384,7 +375,7 @@ def test_many_callers_at_once_each_get_their_own_line(tmp_path: Path) -> None:
             )
         )
 
-    posts = with_room(tmp_path, work)
+    posts = ask(tmp_path, work)
     assert len({posted.id for posted in posts}) == 60
     for posted in posts:
         kept = stored(tmp_path, posted.message.channel)[posted.message.line - 1]
@@ -401,7 +392,7 @@ def test_the_answer_counts_what_the_recipient_has_not_read(tmp_path: Path) -> No
             await room.read("narrator", limit=1)
         return counts
 
-    assert with_room(tmp_path, work) == [None, 2, 3], "unknown while the mailbox has not been read"
+    assert ask(tmp_path, work) == [None, 2, 3], "unknown while the mailbox has not been read"
 
 
 def test_a_score_is_a_number_from_0_to_1(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from mq_server.mailroom import Mailroom
 from mq_server.names import format_time
 from mq_server.presence import Presence
 from mq_server.watch import Subscription
-from tests.support import DEADLINE_S, eventually, line, output, python, run, said, write
+from tests.support import DEADLINE_S, ask, eventually, line, output, python, said, write
 
 WAITER = """
 import asyncio, json, sys
@@ -33,14 +33,6 @@ asyncio.run(main())
 """
 
 
-def with_room(root: Path, work: Callable[[Mailroom], Awaitable[Any]]) -> Any:
-    async def inside() -> Any:
-        async with Mailroom(root) as room:
-            return await work(room)
-
-    return run(inside())
-
-
 def production(root: Path, *channels: str) -> Path:
     """A folder with mailboxes that hold nothing yet."""
     for channel in channels or ("narrator",):
@@ -51,7 +43,7 @@ def production(root: Path, *channels: str) -> Path:
 
 def post(root: Path, channel: Any = "narrator") -> list[int]:
     """Post, and say how many waited in each mailbox."""
-    posted = with_room(root, lambda room: room.post(channel, sender="a", msg_type="note", payload={"text": "x"}))
+    posted = ask(root, lambda room: room.post(channel, sender="a", msg_type="note", payload={"text": "x"}))
     return [recipient.waiting for recipient in posted.recipients]
 
 
@@ -91,7 +83,7 @@ def test_the_directory_shows_who_waits_also_where_there_is_no_mailbox_yet(tmp_pa
     production(tmp_path, "narrator")
     with waiter(tmp_path, '["narrator", "unborn"]'):
         eventually(lambda: seen(tmp_path, "unborn") == 1)
-        directory = with_room(tmp_path, lambda room: room.directory())
+        directory = ask(tmp_path, lambda room: room.directory())
         assert {state.channel: state.waiting for state in directory.channels} == {"narrator": 1, "unborn": 1}
         assert post(tmp_path, "unborn") == [1]
 
@@ -147,12 +139,12 @@ def test_each_process_counts_once_and_those_of_one_s_own_each(tmp_path: Path) ->
             await asyncio.wait(far)
             assert (seen(tmp_path), files(tmp_path)) == (0, [])
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 def test_a_wait_that_times_out_is_seen_no_more(tmp_path: Path) -> None:
     production(tmp_path)
-    page = with_room(tmp_path, lambda room: room.wait("narrator", timeout_s=0.05))
+    page = ask(tmp_path, lambda room: room.wait("narrator", timeout_s=0.05))
     assert page.timed_out
     assert (seen(tmp_path), files(tmp_path)) == (0, [])
 
@@ -218,7 +210,7 @@ def test_what_lies_about_among_those_who_wait_counts_for_nothing(tmp_path: Path)
     (tmp_path / ".mq" / "waiting" / "Not A Name").mkdir()
     write(tmp_path / ".mq" / "waiting" / "a file", b"x")
     assert seen(tmp_path) == 0
-    directory = with_room(tmp_path, lambda room: room.directory())
+    directory = ask(tmp_path, lambda room: room.directory())
     assert [state.channel for state in directory.channels] == ["narrator"]
 
 
@@ -268,13 +260,13 @@ def test_who_only_looks_is_not_said_to_wait(
         await asyncio.wait([wait])
         assert room._store.presence.count("narrator") == 0
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 def test_reading_is_not_waiting(tmp_path: Path) -> None:
     production(tmp_path)
-    with_room(tmp_path, lambda room: room.read("narrator"))
-    with_room(tmp_path, lambda room: room.wait("narrator", timeout_s=0))
+    ask(tmp_path, lambda room: room.read("narrator"))
+    ask(tmp_path, lambda room: room.wait("narrator", timeout_s=0))
     assert not (tmp_path / ".mq" / "waiting").exists()
 
 
@@ -283,7 +275,7 @@ def test_reading_is_not_waiting(tmp_path: Path) -> None:
 
 def test_a_wait_makes_no_production(tmp_path: Path) -> None:
     root = tmp_path / "below" / "production"
-    assert with_room(root, lambda room: room.wait("narrator", timeout_s=0.02)).timed_out
+    assert ask(root, lambda room: room.wait("narrator", timeout_s=0.02)).timed_out
     assert not (tmp_path / "below").exists()
 
 
@@ -322,7 +314,7 @@ def test_whatever_makes_the_runtime_folder_tells_git_of_it(
 ) -> None:
     production(tmp_path)
     write(tmp_path / "dialogist.jsonl", line(0))
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
     assert (tmp_path / ".mq").is_dir()
     assert (tmp_path / ".gitignore").read_text() == ".mq/\n"
     assert "*.jsonl text eol=lf merge=union" in (tmp_path / ".gitattributes").read_text()
@@ -337,7 +329,7 @@ def test_looking_makes_nothing(tmp_path: Path) -> None:
         await room.history("narrator")
         assert room._store.presence.count("narrator") == 0
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
     assert [path.name for path in tmp_path.iterdir()] == ["narrator.jsonl"]
 
 
@@ -391,8 +383,8 @@ def test_who_may_not_write_reads_and_waits_all_the_same(public_folder: Path, use
 def test_a_file_in_the_place_of_the_folder_keeps_nobody_from_waiting_or_posting(tmp_path: Path) -> None:
     production(tmp_path)
     write(tmp_path / ".mq" / "waiting", b"")
-    assert with_room(tmp_path, lambda room: room.wait("narrator", timeout_s=0.02)).timed_out
-    assert [state.waiting for state in with_room(tmp_path, lambda room: room.directory()).channels] == [0]
+    assert ask(tmp_path, lambda room: room.wait("narrator", timeout_s=0.02)).timed_out
+    assert [state.waiting for state in ask(tmp_path, lambda room: room.directory()).channels] == [0]
     assert post(tmp_path) == [0]
 
 

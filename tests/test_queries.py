@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,21 @@ from mq_server.errors import InvalidRequest, UnknownChannel, UnknownReference
 from mq_server.mailroom import Mailroom
 from mq_server.message import Message
 from mq_server.names import format_time
-from tests.support import START_US, append, commit, examples, git, known_id, line, merged_both_ways, new_log, run, write
+from tests.support import (
+    START_US,
+    append,
+    ask,
+    commit,
+    examples,
+    git,
+    known_id,
+    line,
+    merged_both_ways,
+    new_log,
+    write,
+)
 
 NUMBER = {known_id(number): number for number in range(1000)}
-
-
-def ask(root: Path, work: Callable[[Mailroom], Awaitable[Any]]) -> Any:
-    async def inside() -> Any:
-        async with Mailroom(root) as room:
-            return await work(room)
-
-    return run(inside())
 
 
 def said(number: int, **keys: Any) -> bytes:

@@ -17,17 +17,9 @@ from mq_server.answers import Page
 from mq_server.errors import InvalidRequest, LockTimeout, UnknownChannel, UnknownReference
 from mq_server.mailroom import Mailroom
 from mq_server.names import format_time
-from tests.support import START_US, examples, known_id, line, run, write
+from tests.support import START_US, ask, examples, known_id, line, write
 
 Answer = Callable[[Mailroom], Awaitable[Any]]
-
-
-def ask(root: Path, work: Answer) -> Any:
-    async def inside() -> Any:
-        async with Mailroom(root) as room:
-            return await work(room)
-
-    return run(inside())
 
 
 def numbered(root: Path, *numbers: int, channel: str = "narrator", **keys: Any) -> Path:

@@ -20,18 +20,10 @@ from mq_server.errors import NotSettled
 from mq_server.mailroom import Mailroom
 from mq_server.message import encode_line
 from mq_server.names import format_time, id_number
-from tests.support import START_US, commit, git, known_id, line, run, write
+from tests.support import START_US, ask, commit, git, known_id, line, write
 
 READERS = ("narrator", "editor")
 Work = Callable[[Mailroom], Awaitable[Any]]
-
-
-def with_room(root: Path, work: Work) -> Any:
-    async def inside() -> Any:
-        async with Mailroom(root) as room:
-            return await work(room)
-
-    return run(inside())
 
 
 def add(root: Path, *numbers: int, channel: str = "narrator") -> None:
@@ -45,7 +37,7 @@ def begin(root: Path, *numbers: int) -> Path:
     """A production in git, with the attributes that it makes for itself."""
     root.mkdir()
     git(root, "init", "-q")
-    with_room(root, lambda room: room.post("dialogist", sender="a", msg_type="note", payload={"text": "x"}))
+    ask(root, lambda room: room.post("dialogist", sender="a", msg_type="note", payload={"text": "x"}))
     add(root, *numbers)
     commit(root)
     return root
@@ -69,16 +61,16 @@ def merged(one: Path, two: Path) -> list[Path]:
 
 def unread(root: Path, reader: str = "narrator", channel: str = "narrator") -> list[int]:
     """Which messages are unread for a reader, oldest first, wherever in the file they stand."""
-    page = with_room(root, lambda room: room.read(channel, reader=reader))
+    page = ask(root, lambda room: room.read(channel, reader=reader))
     return sorted(next(n for n in range(200) if known_id(n) == message.id) for message in page.messages)
 
 
 def problems(root: Path) -> list[str]:
-    return [str(problem) for problem in with_room(root, lambda room: room.check()).problems]
+    return [str(problem) for problem in ask(root, lambda room: room.check()).problems]
 
 
 def settle(root: Path, **order: Any) -> Any:
-    return with_room(root, lambda room: room.settle("narrator", **order))
+    return ask(root, lambda room: room.settle("narrator", **order))
 
 
 def lines(path: Path) -> list[bytes]:
@@ -117,12 +109,12 @@ def test_identical_rejections_on_both_branches_make_one_dead_letter(tmp_path: Pa
     settle(two, reject=known_id(2), reason="too long")
     for root in merged(one, two):
         assert problems(root) == []
-        page = with_room(root, lambda room: room.read("dead_letters"))
+        page = ask(root, lambda room: room.read("dead_letters"))
         assert sorted(message.payload["reason"] for message in page.messages) == ["no verse", "too long"]
         assert unread(root) == [0]
-        with_room(root, lambda room: room.settle("dead_letters", reopen=letters[0][0]))
+        ask(root, lambda room: room.settle("dead_letters", reopen=letters[0][0]))
         assert unread(root) == [0, 1]
-        assert len(with_room(root, lambda room: room.read("dead_letters")).messages) == 1
+        assert len(ask(root, lambda room: room.read("dead_letters")).messages) == 1
 
 
 def test_dead_letters_that_stand_twice_after_a_merge_are_one(tmp_path: Path) -> None:
@@ -131,9 +123,9 @@ def test_dead_letters_that_stand_twice_after_a_merge_are_one(tmp_path: Path) -> 
     path = root / "dead_letters.jsonl"
     path.write_bytes(path.read_bytes() * 2)
     assert problems(root) == []
-    page = with_room(root, lambda room: room.read("dead_letters", ack=True))
+    page = ask(root, lambda room: room.read("dead_letters", ack=True))
     assert [message.reply_to for message in page.messages] == [known_id(0), known_id(1)]
-    assert not with_room(root, lambda room: room.read("dead_letters")).messages
+    assert not ask(root, lambda room: room.read("dead_letters")).messages
 
 
 def test_what_was_rejected_too_often_on_both_branches_is_one_dead_letter(tmp_path: Path) -> None:
@@ -148,11 +140,11 @@ def test_what_was_rejected_too_often_on_both_branches_is_one_dead_letter(tmp_pat
         assert not (await room.read("narrator", lease_s=60)).messages
 
     for root in (one, two):
-        with_room(root, exhaust)
+        ask(root, exhaust)
     assert lines(one / "dead_letters.jsonl") == lines(two / "dead_letters.jsonl")
     for root in merged(one, two):
         assert unread(root) == [] and problems(root) == []
-        assert len(with_room(root, lambda room: room.read("dead_letters")).messages) == 1
+        assert len(ask(root, lambda room: room.read("dead_letters")).messages) == 1
 
 
 def test_older_messages_that_a_merge_brings_are_unread_but_for_what_a_seek_covers(tmp_path: Path) -> None:
@@ -188,7 +180,7 @@ def test_a_mailroom_that_is_open_takes_in_what_a_merge_brings(tmp_path: Path) ->
         with pytest.raises(NotSettled, match="acked already by narrator"):
             await room.settle("narrator", ack=held.leases[0].name)
 
-    with_room(one, work)
+    ask(one, work)
 
 
 def test_what_is_settled_after_a_merge_counts_though_the_other_machine_s_clock_is_ahead(
@@ -212,7 +204,7 @@ def test_what_is_settled_after_a_merge_counts_though_the_other_machine_s_clock_i
         assert unread(root) == [0, 1]
         settle(root, ack=known_id(0))
         assert unread(root) == [1]
-        page = with_room(root, lambda room: room.read("narrator", lease_s=60))
+        page = ask(root, lambda room: room.read("narrator", lease_s=60))
         settle(root, ack=page.leases[0].name)
         assert unread(root) == []
 
@@ -234,7 +226,7 @@ def test_receipts_conflict_in_no_merge_whatever_the_branches_do(tmp_path: Path) 
                 except NotSettled:
                     continue
 
-        with_room(root, work)
+        ask(root, work)
         commit(root)
     states = []
     for number, order in enumerate(([0, 1, 2], [2, 1, 0], [1, 2, 0, 1])):
@@ -243,7 +235,7 @@ def test_receipts_conflict_in_no_merge_whatever_the_branches_do(tmp_path: Path) 
             git(root, "fetch", "-q", str(branches[branch]), "HEAD")
             git(root, "merge", "-q", "-m", "merge", "FETCH_HEAD")
         assert problems(root) == []
-        letters = with_room(root, lambda room: room.read("dead_letters")).messages
+        letters = ask(root, lambda room: room.read("dead_letters")).messages
         states.append(([unread(root, reader) for reader in READERS], sorted(letter.id for letter in letters)))
     assert states[0] == states[1] == states[2]
 

@@ -20,20 +20,10 @@ from mq_server.errors import LockTimeout, UnknownReference
 from mq_server.mailroom import Mailroom
 from mq_server.message import parse_fields
 from mq_server.store import Store
-from tests.support import commit, git, python, run, said, tell
+from tests.support import ask, commit, git, python, run, said, tell
 from tests.test_cli import answer, mq, process
 
 Work = Callable[[Mailroom], Awaitable[Any]]
-
-
-def ask(root: Path, work: Work) -> Any:
-    """What `work` returns of a mailroom on `root`."""
-
-    async def session() -> Any:
-        async with Mailroom(root) as room:
-            return await work(room)
-
-    return run(session())
 
 
 async def post(room: Mailroom, text: str) -> str:

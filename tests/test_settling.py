@@ -6,7 +6,6 @@ import asyncio
 import json
 import shutil
 import time
-from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -27,17 +26,9 @@ from mq_server.errors import (
 from mq_server.mailroom import Mailroom
 from mq_server.names import format_time, id_number
 from mq_server.outcomes import Settled
-from tests.support import DEADLINE_S, START_US, eventually, known_id, line, python, run, said, tell, write
+from tests.support import DEADLINE_S, START_US, ask, eventually, known_id, line, python, said, tell, write
 
 PAST = format_time(START_US + 2000)
-
-
-def with_room(root: Path, work: Callable[[Mailroom], Awaitable[Any]]) -> Any:
-    async def inside() -> Any:
-        async with Mailroom(root) as room:
-            return await work(room)
-
-    return run(inside())
 
 
 def numbered(root: Path, *numbers: int, channel: str = "narrator", **keys: Any) -> Path:
@@ -51,17 +42,17 @@ def numbers(page: Page) -> list[int]:
 
 
 def settle(root: Path, channel: str = "narrator", **order: Any) -> Settled:
-    settled: Settled = with_room(root, lambda room: room.settle(channel, **order))
+    settled: Settled = ask(root, lambda room: room.settle(channel, **order))
     return settled
 
 
 def unread(root: Path, channel: str = "narrator", **question: Any) -> list[int]:
-    return numbers(with_room(root, lambda room: room.read(channel, **question)))
+    return numbers(ask(root, lambda room: room.read(channel, **question)))
 
 
 def claim(root: Path, *, lease_s: float = 60.0, **question: Any) -> list[str]:
     """The names of the leases on what was claimed."""
-    page: Page = with_room(root, lambda room: room.read("narrator", lease_s=lease_s, **question))
+    page: Page = ask(root, lambda room: room.read("narrator", lease_s=lease_s, **question))
     return [lease.name for lease in page.leases]
 
 
@@ -71,7 +62,7 @@ def is_held(root: Path, number: int = 0) -> bool:
     async def left_s(room: Mailroom) -> float:
         return room._leases("narrator").of("narrator")[id_number(known_id(number))].deadline.left_s()
 
-    return bool(with_room(root, left_s))
+    return bool(ask(root, left_s))
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
@@ -95,7 +86,7 @@ def contents(root: Path) -> dict[str, bytes]:
 
 def refused(root: Path, error: type[MailError] = InvalidRequest, channel: Any = "narrator", **order: Any) -> str:
     """The text of a call that is refused and changes no byte."""
-    with_room(root, lambda room: room.check())  # which stamps what somebody else wrote
+    ask(root, lambda room: room.check())  # which stamps what somebody else wrote
     before = contents(root)
     with pytest.raises(error) as caught:
         settle(root, channel, **order)
@@ -164,7 +155,7 @@ def test_what_is_released_with_a_delay_is_withheld_from_everybody(tmp_path: Path
     (lease,) = claim(tmp_path)
     settle(tmp_path, release=lease, delay_s=0.3)
     assert unread(tmp_path) == [] == unread(tmp_path, consumer="other")
-    page = with_room(tmp_path, lambda room: room.wait("narrator", timeout_s=DEADLINE_S))
+    page = ask(tmp_path, lambda room: room.wait("narrator", timeout_s=DEADLINE_S))
     assert numbers(page) == [0]
 
 
@@ -196,7 +187,7 @@ def test_extending_holds_for_longer(tmp_path: Path) -> None:
         leases = room._leases("narrator")
         return leases.of("narrator")[id_number(known_id(0))].deadline.left_s()
 
-    assert with_room(tmp_path, left_s) > 2900
+    assert ask(tmp_path, left_s) > 2900
 
 
 def test_settling_survives_the_loss_of_the_runtime_folder(tmp_path: Path) -> None:
@@ -336,9 +327,7 @@ def test_nobody_settles_what_another_holds(tmp_path: Path, op: str) -> None:
 def test_an_expired_lease_settles_nothing(tmp_path: Path, op: str) -> None:
     numbered(tmp_path, 0)
     (lease,) = claim(tmp_path, lease_s=0.001)
-    page = with_room(
-        tmp_path, lambda room: room.wait("narrator", lease_s=60, consumer="worker_2", timeout_s=DEADLINE_S)
-    )
+    page = ask(tmp_path, lambda room: room.wait("narrator", lease_s=60, consumer="worker_2", timeout_s=DEADLINE_S))
     again = page.leases[0].name
     more = {"lease_s": 5} if op == "extend" else {}
     assert "this lease is over: worker_2 holds it now" in refused(tmp_path, NotSettled, **{op: lease}, **more)
@@ -456,7 +445,7 @@ def test_seeking_now_leaves_what_comes_later_unread_even_below_a_line_far_ahead_
         posted = await room.post("narrator", sender="a", msg_type="note", payload={"text": "after"})
         assert posted.id in [message.id for message in (await room.read("narrator")).messages]
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 def test_seeking_now_passes_over_what_was_followed_just_ahead_of_the_clock(tmp_path: Path) -> None:
@@ -469,7 +458,7 @@ def test_seeking_now_passes_over_what_was_followed_just_ahead_of_the_clock(tmp_p
         posted = await room.post("narrator", sender="a", msg_type="note", payload={"text": "after"})
         assert [message.id for message in (await room.read("narrator")).messages] == [posted.id]
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
 
 
 def test_a_seek_before_anything_was_posted_makes_a_whole_production(tmp_path: Path) -> None:
@@ -477,8 +466,8 @@ def test_a_seek_before_anything_was_posted_makes_a_whole_production(tmp_path: Pa
     settle(root, seek="now")
     assert (root / ".gitattributes").exists() and (root / ".gitignore").exists()
     assert [receipt["op"] for receipt in receipts(root)] == ["seek"]
-    posted = with_room(root, lambda room: room.post("narrator", sender="a", msg_type="note", payload={"text": "x"}))
-    assert [m.id for m in with_room(root, lambda room: room.read("narrator")).messages] == [posted.id]
+    posted = ask(root, lambda room: room.post("narrator", sender="a", msg_type="note", payload={"text": "x"}))
+    assert [m.id for m in ask(root, lambda room: room.read("narrator")).messages] == [posted.id]
 
 
 def test_a_seek_takes_no_lease_from_its_holder(tmp_path: Path) -> None:
@@ -511,7 +500,7 @@ def test_a_rejected_message_is_copied_to_dead_letters(tmp_path: Path) -> None:
         "reason": "no such place",
         "message": original,
     }
-    assert not with_room(tmp_path, lambda room: room.check()).problems
+    assert not ask(tmp_path, lambda room: room.check()).problems
 
 
 def test_the_id_of_a_dead_letter_follows_from_what_it_is_about(tmp_path: Path) -> None:
@@ -581,10 +570,10 @@ def test_what_is_rejected_again_is_a_dead_letter_again(tmp_path: Path) -> None:
     numbered(tmp_path, 0)
     for times in (1, 2, 3):
         settle(tmp_path, reject=known_id(0), reason="cannot")
-        page = with_room(tmp_path, lambda room: room.read("dead_letters"))
+        page = ask(tmp_path, lambda room: room.read("dead_letters"))
         assert len(page.messages) == 1, f"rejected {times} times"
         settle(tmp_path, "dead_letters", reopen=page.messages[0].id)
-        assert not with_room(tmp_path, lambda room: room.read("dead_letters")).messages
+        assert not ask(tmp_path, lambda room: room.read("dead_letters")).messages
         assert unread(tmp_path) == [0]
     assert len(letters(tmp_path)) == 1, "the copy is the same"
 
@@ -617,7 +606,7 @@ def test_reopening_for_another_reader_of_dead_letters_acknowledges_for_both(tmp_
     settle(tmp_path, "dead_letters", reopen=letter, reader="producer", caller="producer")
     assert unread(tmp_path) == [0]
     for reader in ("dead_letters", "producer"):
-        page = with_room(tmp_path, lambda room, reader=reader: room.read("dead_letters", reader=reader))
+        page = ask(tmp_path, lambda room, reader=reader: room.read("dead_letters", reader=reader))
         assert not page.messages
 
 
@@ -631,14 +620,14 @@ def test_dead_letters_of_one_message_in_two_mailboxes_are_reopened_each_for_itse
     assert settled.done == {"reopen": (known_id(0),)}
     assert ["is unread already" in refusal.why for refusal in settled.refused] == [True]
     assert unread(tmp_path, "dialogist") == [0]
-    left = with_room(tmp_path, lambda room: room.read("dead_letters")).messages
+    left = ask(tmp_path, lambda room: room.read("dead_letters")).messages
     assert [message.id for message in left] == [about["narrator"]], "what was not reopened is not acknowledged"
 
 
 def test_a_dead_letter_that_is_held_is_reopened_by_its_lease(tmp_path: Path) -> None:
     numbered(tmp_path, 0)
     settle(tmp_path, reject=known_id(0), reason="cannot")
-    page = with_room(tmp_path, lambda room: room.read("dead_letters", lease_s=60, consumer="human"))
+    page = ask(tmp_path, lambda room: room.read("dead_letters", lease_s=60, consumer="human"))
     settle(tmp_path, "dead_letters", reopen=page.leases[0].name, consumer="human")
     assert unread(tmp_path) == [0]
     assert [receipt["op"] for receipt in receipts(tmp_path, "dead_letters")] == ["ack"]
@@ -682,17 +671,17 @@ def test_a_seek_on_dead_letters_only_leads_to_the_beginning(tmp_path: Path) -> N
     for seek in ("now", letter, "narrator:1", PAST):
         assert "a seek would pass over later ones: ack them" in refused(tmp_path, channel="dead_letters", seek=seek)
     settle(tmp_path, "dead_letters", seek="beginning")
-    assert [m.id for m in with_room(tmp_path, lambda room: room.read("dead_letters")).messages] == [letter]
+    assert [m.id for m in ask(tmp_path, lambda room: room.read("dead_letters")).messages] == [letter]
 
 
 def test_a_message_nested_to_the_limit_makes_a_readable_dead_letter(tmp_path: Path) -> None:
     payload: dict[str, Any] = {}
     for _ in range(98):
         payload = {"in": payload}
-    with_room(tmp_path, lambda room: room.post("narrator", sender="a", msg_type="own", payload=payload))
+    ask(tmp_path, lambda room: room.post("narrator", sender="a", msg_type="own", payload=payload))
     (settled,) = settle(tmp_path, reject="narrator:1", reason="too deep for me").dead_letters
-    assert not with_room(tmp_path, lambda room: room.check()).problems
-    letter = with_room(tmp_path, lambda room: room.read("dead_letters")).messages[0]
+    assert not ask(tmp_path, lambda room: room.check()).problems
+    letter = ask(tmp_path, lambda room: room.read("dead_letters")).messages[0]
     assert letter.id == settled
     assert json.loads(letter.payload["message"])["payload"] == payload
     assert settle(tmp_path, "dead_letters", reopen=settled).done
@@ -726,7 +715,7 @@ def test_what_is_reopened_is_delivered_as_often_again(tmp_path: Path) -> None:
         for _ in range(2):
             settle(tmp_path, release=claim(tmp_path))
         assert claim(tmp_path) == []
-        (letter,) = with_room(tmp_path, lambda room: room.read("dead_letters")).messages
+        (letter,) = ask(tmp_path, lambda room: room.read("dead_letters")).messages
         settle(tmp_path, "dead_letters", reopen=letter.id)
     assert len(claim(tmp_path)) == 1
 
@@ -748,7 +737,7 @@ def test_of_many_who_settle_one_message_at_once_one_does(tmp_path: Path) -> None
         assert sum(isinstance(outcome, Settled) for outcome in outcomes) == 1
         assert all("already by worker_" in str(outcome) for outcome in outcomes if not isinstance(outcome, Settled))
 
-    with_room(tmp_path, work)
+    ask(tmp_path, work)
     assert len(receipts(tmp_path)) == 1
     assert len(letters(tmp_path)) == (receipts(tmp_path)[0]["op"] == "reject")
     assert unread(tmp_path) == [1]

@@ -7,7 +7,6 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,7 @@ from hypothesis import strategies as st
 from mq_server import appendlog, keeping
 from mq_server.errors import Stale, Unsteady
 from mq_server.mailroom import Mailroom
-from tests.support import append, examples, known_id, line, new_log, run, write
-
-
-def ask(root: Path, work: Callable[[Mailroom], Awaitable[Any]]) -> Any:
-    async def inside() -> Any:
-        async with Mailroom(root) as room:
-            return await work(room)
-
-    return run(inside())
+from tests.support import append, ask, examples, known_id, line, new_log, run, write
 
 
 async def texts(room: Mailroom, channel: str = "narrator") -> list[str]:

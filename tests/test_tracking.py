@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from mq_server.errors import UnknownChannel, UnknownReference
 from mq_server.mailroom import Mailroom
 from mq_server.outcomes import Progress
-from tests.support import known_id, line, run, write
-
-
-def ask(root: Path, work: Callable[[Mailroom], Awaitable[Any]]) -> Any:
-    """What `work` returns of a mailroom on `root`."""
-
-    async def session() -> Any:
-        async with Mailroom(root) as room:
-            return await work(room)
-
-    return run(session())
+from tests.support import ask, known_id, line, write
 
 
 async def progress(room: Mailroom, reference: str = "narrator:1") -> Progress:

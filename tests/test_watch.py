@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,7 @@ from mq_server import watch
 from mq_server.answers import Page
 from mq_server.mailroom import Mailroom
 from mq_server.watch import Feed, Watcher
-from tests.support import append, commit, git, line, new_log, output, python, run, said, tell, write
-
-
-def ask(root: Path, work: Callable[[Mailroom], Awaitable[Any]]) -> Any:
-    async def inside() -> Any:
-        async with Mailroom(root) as room:
-            return await work(room)
-
-    return run(inside())
+from tests.support import append, ask, commit, git, line, new_log, output, python, run, said, tell, write
 
 
 @pytest.fixture

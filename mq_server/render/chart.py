@@ -11,7 +11,7 @@ from mq_server.render.agents import hue_of
 from mq_server.render.markup import Html, element
 from mq_server.render.text import visible_line
 
-_MOST_BARS = 60
+_BAR_WIDTH = 12
 _WIDTH, _HEIGHT = 720, 150
 _LEFT, _TOP, _BOTTOM = 34, 8, 26
 _GAP = 1.5
@@ -44,41 +44,50 @@ class Bars(NamedTuple):
     start_s: int
     step_s: int
     number: int
+    width: int
     left: int = _LEFT
-    width: int = _WIDTH
 
 
-def bars_of(messages: Sequence[Dated]) -> Bars:
-    """The bars of a chart of these messages, at least one."""
+def bars_of(messages: Sequence[Dated], width: int = _WIDTH) -> Bars:
+    """The bars of a chart of these messages, at least one.
+
+    Args:
+        messages: At least one, in any order.
+        width: Of the chart, in the units of its view box.
+    """
     times_s = [message.time_us // 1_000_000 for message in messages]
-    step_s = next((step for step in _STEPS_S if _bars(times_s, step) <= _MOST_BARS), _STEPS_S[-1])
-    return Bars(min(times_s) // step_s * step_s, step_s, _bars(times_s, step_s))
+    step_s = next((step for step in _STEPS_S if _bars(times_s, step) <= width // _BAR_WIDTH), _STEPS_S[-1])
+    return Bars(min(times_s) // step_s * step_s, step_s, _bars(times_s, step_s), width)
 
 
-def activity_chart(messages: Sequence[Dated]) -> Html:
+def activity_chart(messages: Sequence[Dated], width: int = _WIDTH) -> Html:
     """The chart; empty if there is nothing to draw.
 
     Args:
         messages: In any order.
+        width: In the units of its view box; for a pixel each, its letters have their usual size.
     """
     if not messages:
         return Html()
-    start_s, step_s, count, *_ = bars_of(messages)
+    start_s, step_s, count, *_ = bars_of(messages, width)
     first = start_s // step_s
     stacks: list[Counter[str]] = [Counter() for _ in range(count)]
     for message in messages:
         stacks[message.time_us // 1_000_000 // step_s - first][message.sender] += 1
     top = _round_up(max(stack.total() for stack in stacks))
     agents = sorted({message.sender for message in messages})
-    bars = (_bar(stack, agents, n, count, top, (first + n) * step_s, step_s) for n, stack in enumerate(stacks))
+    bars = (
+        _bar(stack, agents, n, (width - _LEFT) / count, top, (first + n) * step_s, step_s)
+        for n, stack in enumerate(stacks)
+    )
     label = f"{len(messages):,} messages over time, in bars of {_span(step_s)}, by agent"
     return element(
         "svg",
         element("title", label),
-        *_scale(top),
+        *_scale(top, width),
         *bars,
-        *_times(first * step_s, step_s, count),
-        viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
+        *_times(first * step_s, step_s, count, width),
+        viewBox=f"0 0 {width} {_HEIGHT}",
         role="img",
         class_="chart",
     )
@@ -89,10 +98,9 @@ def _bars(times_s: Sequence[int], step_s: int) -> int:
 
 
 def _bar(
-    stack: Counter[str], agents: Iterable[str], place: int, count: int, top: int, start_s: int, step_s: int
+    stack: Counter[str], agents: Iterable[str], place: int, width: float, top: int, start_s: int, step_s: int
 ) -> Html:
     """One span of time."""
-    width = (_WIDTH - _LEFT) / count
     scale = (_HEIGHT - _TOP - _BOTTOM) / top
     base = float(_HEIGHT - _BOTTOM)
     pieces = []
@@ -114,20 +122,20 @@ def _bar(
     return element("g", *pieces) if pieces else Html()
 
 
-def _scale(top: int) -> Iterable[Html]:
+def _scale(top: int, width: int) -> Iterable[Html]:
     for value in sorted({0, top // 2, top}):
         y = _HEIGHT - _BOTTOM - value * (_HEIGHT - _TOP - _BOTTOM) / top
-        yield element("line", x1=_LEFT, x2=_WIDTH, y1=round(y, 2), y2=round(y, 2))
+        yield element("line", x1=_LEFT, x2=width, y1=round(y, 2), y2=round(y, 2))
         yield element("text", f"{value:,}", x=_LEFT - 6, y=round(y + 4, 2), text_anchor="end")
 
 
-def _times(start_s: int, step_s: int, count: int) -> Iterable[Html]:
+def _times(start_s: int, step_s: int, count: int, width: int) -> Iterable[Html]:
     """Times below the bars, as many as there is room for."""
-    width = (_WIDTH - _LEFT) / count
-    every = max(1, -(-_LABEL_WIDTH // int(max(width, 1))))
+    bar = (width - _LEFT) / count
+    every = max(1, -(-_LABEL_WIDTH // int(max(bar, 1))))
     for place in range(0, count, every):
-        x = _LEFT + place * width
-        if x + _LABEL_WIDTH * 0.8 <= _WIDTH or place == 0:
+        x = _LEFT + place * bar
+        if x + _LABEL_WIDTH * 0.8 <= width or place == 0:
             yield element("text", _time(start_s + place * step_s, step_s), x=round(x, 2), y=_HEIGHT - 6, class_="time")
 
 

@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator, ValidationError
 
 from mq_server.errors import InvalidRequest
 from mq_server.payloads import fields_of
+from mq_server.schemas import KINDS
 from mq_server.server.tools import BY_NAME
 
 _PLACEHOLDERS: dict[str, Any] = {
@@ -22,14 +23,6 @@ _PLACEHOLDERS: dict[str, Any] = {
     "message_id": "narrator:42",
     "query": "lantern",
     "sender": "narrator",
-}
-_KINDS = {
-    "string": "text",
-    "integer": "a whole number",
-    "number": "a number",
-    "boolean": "true or false",
-    "object": "a JSON object",
-    "array": "a list",
 }
 _ALIASES = {
     "id": "message_id",
@@ -98,7 +91,7 @@ def _faults(tool: str, given: Mapping[str, Any], error: ValidationError) -> Iter
 
 def _expected(schema: Mapping[str, Any]) -> str:
     choices = schema.get("anyOf", [schema])
-    return " or ".join(_KINDS[choice["type"]] for choice in choices)
+    return " or ".join(KINDS[choice["type"]] for choice in choices)
 
 
 def _near(name: str, known: Mapping[str, Any]) -> str | None:
