@@ -203,7 +203,7 @@ class ChannelIndex:
         return line > shown
 
     def _report_conflict(self, path: str, number: int, text: str) -> None:
-        message = f"id {text} stands on another line with different content: keep one, give the other a new id"
+        message = f"id {text} stands on another line with different content: keep one of them"
         self.problems.append(Problem(path, number, message))
 
     def _unlink(self, row: int) -> None:

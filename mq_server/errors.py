@@ -157,7 +157,7 @@ class LockTimeout(MailError):
     def __init__(self, path: Path, timeout_s: float) -> None:
         super().__init__(
             f"{path}: another process has held this lock for {timeout_s:g} s. Nothing was written; try again, "
-            "or look for a stopped process that uses this folder"
+            "or look for a git command under `mq git` or a stopped process that uses this folder"
         )
 
 

@@ -213,7 +213,7 @@ _CONFLICT_MARKER = re.compile(rb"(?:<{7}|\|{7}|>{7})(?: .*)?|={7}")
 def _why_not_json(line: bytes, error: orjson.JSONDecodeError) -> str:
     # A marker is a whole line of its own; '<<<<<<<' inside a JSON string is text like any other.
     if _CONFLICT_MARKER.fullmatch(line):
-        return "git conflict marker: resolve the conflict, keeping the lines of both sides"
+        return "git conflict marker: keep one line for each message, and take the markers out"
     if not line.rstrip().endswith(b"}"):
         return "torn line: it breaks off before its end"
     return f"not valid JSON: {error.msg}"

@@ -126,7 +126,8 @@ class Settling(Burying):
                     faults += error.faults
         for op, texts in named.items():
             faults += [f"{op}: {text!r} is no name of a message" for text in texts if not isinstance(text, str)]
-        if reader is None and caller not in (None, channel):
+        replays = channel == DEAD_LETTERS and named["reopen"]  # which anybody may
+        if reader is None and caller not in (None, channel) and not replays:
             faults.append(f"{channel!r} is not your mailbox: to settle as yourself, give reader={caller!r}")
         if not any(named.values()) and seek is None:
             faults.append("nothing to settle: give ids in ack, release, reject, reopen or extend, or a seek")
@@ -326,7 +327,7 @@ class Settling(Burying):
             try:
                 settled = await self.settle(channel, reopen=list(dict.fromkeys(ids)), reader=reader, consumer=consumer)
             except MailError as error:
-                refused += [Refusal(id=each, why=str(error)) for each in ids]
+                refused += [Refusal(id=each, why=str(error).removeprefix(f"{each}: ")) for each in ids]
                 continue
             done.update(dict.fromkeys((channel, reader, each) for each in settled.done["reopen"]))
             refused += settled.refused

@@ -33,15 +33,19 @@ class Tallying(Room):
             sent: list[Sent] = []
             pairs: Counter[tuple[str, str]] = Counter()
             for name, channel in self._index.channels.items():
+                key_of, sender_of = channel.key, channel.sender
+                senders: Counter[str] = Counter()
                 for row in channel.rows_from(start[0]):
-                    key = channel.key(row)
-                    if key < start or (stop is not None and key >= stop) or key[1] in superseded:
+                    key = key_of(row)
+                    time_us, identity = key
+                    if key < start or (stop is not None and key >= stop) or identity in superseded:
                         continue
-                    sender = channel.sender(row)
-                    pairs[sender, name] += 1
-                    if key[1] not in seen:
-                        seen.add(key[1])
-                        sent.append(Sent(key[0], sender))
+                    sender = sender_of(row)
+                    senders[sender] += 1
+                    if identity not in seen:
+                        seen.add(identity)
+                        sent.append(Sent(time_us, sender))
+                pairs.update({(sender, name): count for sender, count in senders.items()})
             return Traffic(sent=tuple(sent), pairs=dict(pairs))
 
         return await self._shelf.consistent(None, answer)

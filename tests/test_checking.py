@@ -68,9 +68,9 @@ EXPECTED = [
     "Bad Name.jsonl: channel 'Bad Name' is not a valid name: use 1 to 64 of a-z, 0-9, _ and -, starting with a letter "
     "or digit; the file is not read",
     "folder.jsonl: cannot be read: this is not a file",
-    "narrator.jsonl:4: git conflict marker: resolve the conflict, keeping the lines of both sides",
-    "narrator.jsonl:6: git conflict marker: resolve the conflict, keeping the lines of both sides",
-    "narrator.jsonl:8: git conflict marker: resolve the conflict, keeping the lines of both sides",
+    "narrator.jsonl:4: git conflict marker: keep one line for each message, and take the markers out",
+    "narrator.jsonl:6: git conflict marker: keep one line for each message, and take the markers out",
+    "narrator.jsonl:8: git conflict marker: keep one line for each message, and take the markers out",
     "narrator.jsonl:9: not a JSON object",
     "narrator.jsonl:10: 'id' must be a non-empty string",
     *(

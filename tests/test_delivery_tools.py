@@ -29,7 +29,7 @@ def test_two_consumers_share_a_mailbox_over_mcp(tmp_path: Path, transport: str) 
             held = first["messages"][0]
             assert (held["lease"].split("@")[0], held["deliveries"]) == (held["id"], 1)
             taken = await failing(client, "settle_messages", channel="narrator", ack=[held["id"]], consumer="two")
-            assert "held by one for another 60 s" in taken
+            assert re.search(r"held by one for another \d+ s", taken)
             done = await call(client, "settle_messages", channel="narrator", ack=[held["lease"]])
             assert done["acked"] == [held["id"]]
             second_id = second["messages"][0]["id"]
@@ -53,7 +53,7 @@ def test_a_rejected_message_is_a_dead_letter_and_comes_back_when_it_is_reopened(
             assert (rejected["rejected"], rejected["dead_letters"]) == ([posted["id"]], [letter["id"]])
             assert letter["payload"]["reason"] == "unreadable"
             assert letter["payload"]["message"]["payload"] == {"text": "poison"}
-            await call(client, "settle_messages", channel="dead_letters", reopen=[letter["id"]], reader="dead_letters")
+            await call(client, "settle_messages", channel="dead_letters", reopen=[letter["id"]])
             assert [m["id"] for m in (await call(client, "read_messages", channel="narrator"))["messages"]] == [
                 posted["id"]
             ]

@@ -43,6 +43,13 @@ def test_a_correction_takes_the_place_of_the_message(tmp_path: Path) -> None:
     assert [(each["sender"], each["payload"]) for each in shown] == [("writer", {"text": "Far too loud."})]
 
 
+def test_a_text_for_what_has_none_is_refused(tmp_path: Path) -> None:
+    mq(tmp_path, "post", "narrator", "--sender", "a", "--type", "prop", "--payload", '{"what": "tin", "count": 1}')
+    told = mq(tmp_path, "amend", "narrator:1", "--text", "A jar.", code=3).stderr
+    assert "has no text, but what, count: give --payload" in told
+    assert len((tmp_path / "narrator.jsonl").read_bytes().splitlines()) == 1
+
+
 def test_a_correction_of_a_copied_message_goes_to_all_its_mailboxes(tmp_path: Path) -> None:
     mq(tmp_path, "post", "narrator", "dialogist", "--sender", "a", "--type", "note", "--text", "x")
     mq(tmp_path, "amend", "narrator:1", "--text", "y")

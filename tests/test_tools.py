@@ -144,3 +144,42 @@ def test_an_unknown_tool_names_the_known_ones(tmp_path: Path) -> None:
             assert "post_message" in await failing(client, "send_message", text="hi")
 
     run(scenario())
+
+
+def test_a_number_that_json_here_cannot_carry_is_an_error_in_words(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with connected(tmp_path, "memory", identity="writer") as client:
+            payload = {"text": "big", "a": 2**70}
+            text = await failing(client, "post_message", channel="narrator", msg_type="note", payload=payload)
+            assert "exceeds 64-bit range" in text and "For example: post_message(" in text
+
+    run(scenario())
+
+
+def test_a_payload_written_as_text_is_taken_for_what_it_is(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with connected(tmp_path, "memory", identity="writer") as client:
+            await call(client, "post_message", channel="narrator", msg_type="note", payload='{"text": "Rain."}')
+            assert (await call(client, "read_messages", channel="narrator", reader="narrator"))["messages"][0][
+                "payload"
+            ] == {"text": "Rain."}
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "shown"),
+    [
+        ("post_message", {"channel": "Dialogist!", "msg_type": "note", "payload": {"text": "a"}}, "channel="),
+        ("post_message", {"msg_type": "note", "payload": {"text": "a"}}, "channel="),
+        ("settle_messages", {"channel": "narrator"}, "ack="),
+        ("list_channels", {"agent": "narrator"}, "reader="),
+    ],
+)
+def test_the_call_that_is_shown_would_work(tmp_path: Path, tool: str, arguments: dict[str, Any], shown: str) -> None:
+    async def scenario() -> None:
+        async with connected(tmp_path, "memory", identity="narrator") as client:
+            text = await failing(client, tool, **arguments)
+            assert shown in text.partition("For example: ")[2], text
+
+    run(scenario())

@@ -11,6 +11,7 @@ from mq_server.cli.options import json_option, rooted
 from mq_server.cli.output import print_json
 from mq_server.cli.session import with_room
 from mq_server.cli.writing import given_payload, given_text, show_posted
+from mq_server.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from mq_server.mailroom import Mailroom
@@ -73,6 +74,9 @@ def amend(root: Path, message: str, text: str | None, payload: str | None, sende
         original = await room.message(message)
         plain = content
         if words is not None:
+            if "text" not in original.payload:
+                fields = ", ".join(original.payload)
+                raise InvalidRequest([f"{original.ref} has no text, but {fields}: give --payload, or use the editor"])
             plain = original.payload | {"text": words}
         elif plain is None:
             plain = _edited(original.payload)

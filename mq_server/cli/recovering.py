@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,7 +49,8 @@ def git(root: Path, arguments: tuple[str, ...]) -> None:
 
 def _run(command: list[str], folder: Path) -> int:
     flush()
-    with subprocess.Popen(command, cwd=folder) as process:
+    # The message of a merge is git's own: an editor that opens while the mailboxes are held would keep agents waiting.
+    with subprocess.Popen(command, cwd=folder, env=os.environ | {"GIT_MERGE_AUTOEDIT": "no"}) as process:
         while True:
             try:
                 return process.wait()

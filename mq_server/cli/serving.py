@@ -29,6 +29,7 @@ DEMO_FOLDER = "demo-production"
     "--allow-host", "allow_hosts", multiple=True, metavar="NAME", help="A name by which others reach it; repeatable."
 )
 @click.option("--as", "identity", metavar="AGENT", help="Who the caller is; messages bear this sender.")
+@click.option("--read-only", is_flag=True, help="The monitor in the browser only shows.")
 @click.option("--log-level", type=click.Choice(_LEVELS), default="warning", show_default=True, help="Logged to stderr.")
 @click.pass_obj
 def serve(
@@ -38,13 +39,16 @@ def serve(
     port: int,
     allow_hosts: tuple[str, ...],
     identity: str | None,
+    read_only: bool,
     log_level: str,
 ) -> None:
-    """Run the MCP server.
+    """Run the MCP server, and the monitor for people.
 
-    Over streamable HTTP, or with --stdio for one client. Agents connect to the URL it prints.
+    Over streamable HTTP, or with --stdio for one client. Agents connect to the URL it prints, people open the other
+    one in a browser.
     """
     from mq_server.server import fast_loop, run_http, run_stdio
+    from mq_server.server.http import MCP_PATH
 
     handler = logging.StreamHandler()
     handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
@@ -55,9 +59,18 @@ def serve(
 
     def started(url: str) -> None:
         made = "" if root.exists() else ", made by the first post"
-        print(f"Serving {url}\nMailboxes: {root}{made}\nCtrl+C stops it.", file=sys.stderr)
+        page = f"{url.removesuffix(MCP_PATH)}/"
+        print(f"Serving {url}\nMonitor: {page}\nMailboxes: {root}{made}\nCtrl+C stops it.", file=sys.stderr)
 
-    serving = run_http(root, host=host, port=port, allow_hosts=allow_hosts, identity=identity, started=started)
+    serving = run_http(
+        root,
+        host=host,
+        port=port,
+        allow_hosts=allow_hosts,
+        identity=identity,
+        read_only=read_only,
+        started=started,
+    )
     with asyncio.Runner(loop_factory=fast_loop()) as runner:
         runner.run(serving)
 

@@ -67,7 +67,9 @@ def _show_settled(settled: Settled) -> None:
         for message_id in ids:
             print(f"{_DONE[op]}  {message_id}")
     if settled.seek is not None:
-        print(f"{settled.reader} of {settled.channel} starts at {settled.seek}")
+        whose = settled.channel if settled.reader == settled.channel else f"{settled.reader} in {settled.channel}"
+        since = "everything" if settled.seek.startswith("1970") else f"what is stamped from {settled.seek} on"
+        print(f"{whose}: {since} is unread")
     for letter in settled.dead_letters:
         print(f"dead letter  {letter}")
     flush()

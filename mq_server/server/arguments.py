@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -25,14 +27,15 @@ _PLACEHOLDERS: dict[str, Any] = {
     "sender": "narrator",
 }
 _ALIASES = {
-    "id": "message_id",
-    "to": "channel",
-    "from": "sender",
-    "type": "msg_type",
-    "body": "payload",
-    "agent": "reader",
+    "id": ("message_id",),
+    "to": ("channel",),
+    "from": ("sender",),
+    "type": ("msg_type",),
+    "body": ("payload",),
+    "agent": ("sender", "reader"),
 }
 """Names that models give to arguments out of habit."""
+_SETTLEMENTS = {"ack", "release", "reject", "reopen", "extend", "seek"}
 _SHOWN_CHARACTERS = 60
 
 
@@ -43,10 +46,20 @@ def check_arguments(tool: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         InvalidRequest: Every fault of the call, and a corrected one.
     """
     given = {name: value for name, value in arguments.items() if value is not None}
+    given |= _parsed_payload(given)
     faults = [fault for error in _validator(tool).iter_errors(given) for fault in _faults(tool, given, error)]
     if faults:
         raise InvalidRequest(sorted(set(faults)), corrected_call(tool, given))
     return given
+
+
+def _parsed_payload(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The payload of a model that has written it as JSON within a text."""
+    text = given.get("payload")
+    if isinstance(text, str) and text.lstrip().startswith("{"):
+        with suppress(ValueError):
+            return {"payload": orjson.loads(text)}
+    return {}
 
 
 def corrected_call(tool: str, given: Mapping[str, Any]) -> str:
@@ -63,6 +76,10 @@ def corrected_call(tool: str, given: Mapping[str, Any]) -> str:
                 kept[right_name] = _PLACEHOLDERS[right_name]
     for name in required:
         kept.setdefault(name, _PLACEHOLDERS[name])
+    if tool == "post_message" and not kept.keys() & {"channel", "reply_to"}:
+        kept = {"channel": _PLACEHOLDERS["channel"], **kept}
+    if tool == "settle_messages" and not kept.keys() & _SETTLEMENTS:
+        kept["ack"] = ["narrator:42"]
     return f"{tool}({', '.join(f'{name}={_shown(value)}' for name, value in kept.items())})"
 
 
@@ -95,23 +112,15 @@ def _expected(schema: Mapping[str, Any]) -> str:
 
 
 def _near(name: str, known: Mapping[str, Any]) -> str | None:
-    aliases = {
-        "id": "message_id",
-        "to": "channel",
-        "from": "sender",
-        "type": "msg_type",
-        "body": "payload",
-        "agent": "sender",
-    }
-    alias = aliases.get(name)
-    if alias in known:
-        return alias
+    for alias in _ALIASES.get(name, ()):
+        if alias in known:
+            return alias
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return near[0] if near else None
 
 
 def _shown(value: Any) -> str:
-    text = orjson.dumps(value, default=str).decode("utf-8")
+    text = json.dumps(value, ensure_ascii=False, default=str, separators=(",", ":"))
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
 
 
@@ -119,6 +128,8 @@ def with_example(error: InvalidRequest, tool: str, arguments: Mapping[str, Any])
     """The error with a call that leaves out what it faults and shows the fields of the payload's type."""
     faulted = {re.split(r"[ .:]", fault, maxsplit=1)[0] for fault in error.faults}
     kept = {name: value for name, value in arguments.items() if name not in faulted}
+    if "sender" in faulted and "sender" not in arguments:
+        kept["sender"] = _PLACEHOLDERS["sender"]
     call = corrected_call(tool, kept)
     told = f"a {arguments.get('msg_type')!r} payload is "
     fields = next((fault.removeprefix(told) for fault in error.faults if fault.startswith(told)), "")

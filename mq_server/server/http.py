@@ -1,4 +1,4 @@
-"""Streamable HTTP: the ASGI application, who may reach it, and a shutdown that does not wait for waits."""
+"""Streamable HTTP and the monitor: the ASGI application, who may reach it, a shutdown that does not wait for waits."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from mcp.server.transport_security import TransportSecuritySettings
 
 from mq_server.errors import MailError
 from mq_server.mailroom import Mailroom
+from mq_server.monitor import Monitor
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -55,11 +56,14 @@ class DisconnectAware:
 class _Uvicorn(uvicorn.Server):
     """uvicorn, whose shutdown first answers the open waits it would otherwise wait for."""
 
-    def __init__(self, config: uvicorn.Config, server: MailroomServer, url: str, *, takes_signals: bool) -> None:
+    def __init__(
+        self, config: uvicorn.Config, server: MailroomServer, monitor: Monitor, url: str, *, takes_signals: bool
+    ) -> None:
         super().__init__(config)
         self.url = url
         self.up = asyncio.Event()
         self._server = server
+        self._monitor = monitor
         self._takes_signals = takes_signals
 
     @contextlib.contextmanager
@@ -76,6 +80,7 @@ class _Uvicorn(uvicorn.Server):
             self.up.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._monitor.close()
         self._server.end_waits()
         await super().shutdown(sockets)
 
@@ -112,6 +117,7 @@ async def run_http(
     port: int = DEFAULT_PORT,
     allow_hosts: Sequence[str] = (),
     identity: str | None = None,
+    read_only: bool = False,
     started: Callable[[str], None] | None = None,
 ) -> None:
     """Serve a production over streamable HTTP until SIGINT or SIGTERM.
@@ -122,6 +128,7 @@ async def run_http(
         port: The port; 0 takes a free one.
         allow_hosts: Names under which others reach this server, beyond loopback.
         identity: Who every caller is that does not say `?as=`.
+        read_only: Whether the monitor only shows.
         started: Called with the URL once the server listens.
 
     Raises:
@@ -129,35 +136,51 @@ async def run_http(
         InvalidName: `identity` is no valid name.
         OSError: The address is taken or not ours.
     """
-    async with _running(root, host, port, allow_hosts, identity, takes_signals=True) as (uvicorn_server, task):
+    running = _running(root, host, port, allow_hosts, identity, takes_signals=True, read_only=read_only)
+    async with running as (uvicorn_server, task):
         if started is not None:
             started(uvicorn_server.url)
         await task
 
 
 @contextlib.asynccontextmanager
-async def serving(root: Path, *, identity: str | None = None) -> AsyncIterator[str]:
+async def serving(
+    root: Path, *, identity: str | None = None, read_only: bool = False, port: int = 0
+) -> AsyncIterator[str]:
     """A server on a free loopback port for as long as the context lasts, which gives its URL.
 
     Args:
         root: The production's folder.
         identity: Who every caller is that does not say `?as=`.
+        read_only: Whether the monitor only shows.
+        port: The port; 0 takes a free one.
     """
-    async with _running(root, "127.0.0.1", 0, (), identity, takes_signals=False) as (uvicorn_server, _):
+    running = _running(root, "127.0.0.1", port, (), identity, takes_signals=False, read_only=read_only)
+    async with running as (uvicorn_server, _):
         yield uvicorn_server.url
 
 
 @contextlib.asynccontextmanager
 async def _running(
-    root: Path, host: str, port: int, allow_hosts: Sequence[str], identity: str | None, *, takes_signals: bool
+    root: Path,
+    host: str,
+    port: int,
+    allow_hosts: Sequence[str],
+    identity: str | None,
+    *,
+    takes_signals: bool,
+    read_only: bool,
 ) -> AsyncIterator[tuple[_Uvicorn, asyncio.Task[None]]]:
     from mq_server.server import GONE, MailroomServer
 
     server = MailroomServer(Mailroom(root), identity)
+    allowed = security(host, allow_hosts)
+    monitor = Monitor(server.room, allowed, read_only=read_only)
     app = server.mcp.streamable_http_app(
         streamable_http_path=MCP_PATH,
-        transport_security=security(host, allow_hosts),
+        transport_security=allowed,
         session_idle_timeout=_SESSION_IDLE_S,
+        custom_starlette_routes=list(monitor.routes),
     )
     config = uvicorn.Config(
         DisconnectAware(app, GONE),
@@ -171,7 +194,7 @@ async def _running(
     with _listen(host, port) as listener:
         shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
         url = f"http://{shown}:{listener.getsockname()[1]}{MCP_PATH}"
-        uvicorn_server = _Uvicorn(config, server, url, takes_signals=takes_signals)
+        uvicorn_server = _Uvicorn(config, server, monitor, url, takes_signals=takes_signals)
         task = asyncio.create_task(uvicorn_server.serve([listener]))
         up = asyncio.create_task(uvicorn_server.up.wait())
         try:
