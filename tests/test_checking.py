@@ -74,8 +74,7 @@ EXPECTED = [
     "narrator.jsonl:9: not a JSON object",
     "narrator.jsonl:10: 'id' must be a non-empty string",
     *(
-        f"narrator.jsonl:{number}: id {known_id(4)} stands on another line with different content: keep one, give the "
-        "other a new id"
+        f"narrator.jsonl:{number}: id {known_id(4)} stands on another line with different content: keep one of them"
         for number in (13, 14)
     ),
     "narrator.jsonl:15: torn line: it breaks off before its end",

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from heapq import merge
+from itertools import islice
 from pathlib import Path
 from random import Random
-from typing import Self
+from typing import NamedTuple, Self
+
+import orjson
 
 from mq_server.message import Draft, encode_line
 from mq_server.names import mint_id
@@ -43,6 +49,27 @@ def payload(number: int, *, linked: bool = False) -> dict[str, str]:
     length = _TEXT_CHARACTERS - _LINK_CHARACTERS * linked
     text = f"{number:09d} " + _SENTENCE * (length // len(_SENTENCE) + 1)
     return {"text": text[:length]}
+
+
+def lines(count: int) -> Iterator[tuple[str, bytes]]:
+    """Ids and lines of messages to one mailbox, as they are stored; all of one length."""
+    for number in range(count):
+        time_us = _FIRST_US + number * _STEP_US
+        message_id = mint_id(time_us)
+        draft = Draft(sender=SENDER, msg_type=MSG_TYPE, payload=payload(number))
+        yield message_id, encode_line(draft.message(message_id, time_us, CHANNELS[0], 0).stored())
+
+
+class Stored(NamedTuple):
+    """A message as others store it."""
+
+    id: str
+    channel: str
+    head: str
+    """The id of its thread's first message."""
+    time_ms: int
+    """Each message has its own."""
+    line: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,3 +122,34 @@ class Corpus:
                 line = encode_line(draft.message(message_id, time_us, CHANNELS[box], 0).stored())
                 size_bytes += boxes[box].write(line)
         return cls(root, messages, size_bytes, tuple(heads), rare_id)
+
+    def in_order(self) -> Iterator[Stored]:
+        """All messages, oldest first."""
+
+        def box(channel: str) -> Iterator[tuple[str, str, str | None, bytes]]:
+            with (self.root / f"{channel}.jsonl").open("rb") as file:
+                for line in file:
+                    message = orjson.loads(line)
+                    yield message["id"], channel, message.get("reply_to"), line[:-1]
+
+        heads: dict[str, str] = {}
+        for number, (message_id, channel, reply_to, line) in enumerate(merge(*map(box, CHANNELS))):
+            heads[message_id] = head = heads[reply_to] if reply_to else message_id
+            yield Stored(message_id, channel, head, (_FIRST_US + number * _STEP_US) // 1000, line)
+
+    def in_batches(self, size: int) -> Iterator[list[Stored]]:
+        """The same, so many at a time."""
+        messages = self.in_order()
+        while some := list(islice(messages, size)):
+            yield some
+
+    def kept_for(self, name: str, fill: Callable[[Corpus, Path], None]) -> Path:
+        """A folder beside the mailboxes where a peer keeps the same messages; filled when it is first asked for."""
+        folder = self.root.parent / name
+        if not folder.exists():
+            print(f"{name}: taking in {self.messages:,} messages", file=sys.stderr, flush=True)
+            making = self.root.parent / f"{name}.making"
+            making.mkdir()
+            fill(self, making)
+            making.rename(folder)
+        return folder

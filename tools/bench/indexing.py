@@ -7,12 +7,15 @@ import gc
 import os
 import time
 import tracemalloc
+from functools import partial
 
 import orjson
 
 from mq_server import Mailroom
+from tools.bench import libraries
 from tools.bench.corpus import Corpus
-from tools.bench.measuring import FLOOR, OURS, Figure, Row, Sample, Site, WrongResult
+from tools.bench.libraries import NATS_LIBRARY, REDIS_LIBRARY, SQLITE_LIBRARY, measure_ready
+from tools.bench.measuring import FLOOR, NATS, OURS, REDIS, SQLITE, Figure, Row, Sample, Site, WrongResult
 
 _BUILD = (Figure("s", "s", "time"), Figure("per_s", "msgs/s", "rate", more_is_better=True))
 _MEMORY = (Figure("held_b", "bytes", "held"), Figure("peak_b", "bytes", "at the peak"))
@@ -72,20 +75,42 @@ async def _warmed_up() -> None:
         await room.directory()
 
 
+_CHAPTER = "A large production"
 ROWS = (
     Row(
         name="index",
-        title="index of a production",
+        title="ready after a start",
+        chapter=_CHAPTER,
         figures=_BUILD,
-        contenders={OURS: measure_build, FLOOR: measure_build_floor},
+        contenders={
+            OURS: measure_build,
+            FLOOR: measure_build_floor,
+            REDIS: partial(measure_ready, REDIS_LIBRARY),
+            NATS: partial(measure_ready, NATS_LIBRARY),
+            SQLITE: partial(measure_ready, SQLITE_LIBRARY),
+        },
         floor="read the files, decode each line",
+        peers={
+            REDIS: "Redis, from its start, with an append-only file that was never rewritten",
+            NATS: "NATS JetStream, from its start",
+            SQLITE: "SQLite, from its opening",
+        },
         reads_corpus=True,
     ),
     Row(
         name="index-memory",
-        title="memory of the index, per message",
+        title="memory per message",
+        chapter=_CHAPTER,
         figures=_MEMORY,
-        contenders={OURS: measure_memory},
+        contenders={
+            OURS: measure_memory,
+            REDIS: partial(libraries.measure_memory, REDIS_LIBRARY),
+            NATS: partial(libraries.measure_memory, NATS_LIBRARY),
+        },
+        peers={
+            REDIS: "Redis, its used memory without what it starts with; it holds the messages",
+            NATS: "NATS JetStream, the resident memory of its process without an empty one's",
+        },
         reads_corpus=True,
     ),
 )

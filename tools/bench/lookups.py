@@ -6,7 +6,7 @@ import asyncio
 import mmap
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from itertools import cycle, islice
 from typing import NamedTuple
@@ -15,9 +15,36 @@ import orjson
 
 from mq_server import Mailroom
 from tools.bench.corpus import CHANNELS, RARE_WORD, THREAD_LENGTH, Corpus
-from tools.bench.measuring import FLOOR, OURS, Figure, Row, Sample, Site, WrongResult, percentiles
+from tools.bench.libraries import (
+    ACTIVITY,
+    HISTORY,
+    NATS_LIBRARY,
+    REDIS_LIBRARY,
+    SEARCHABLE_SQLITE,
+    SQLITE_LIBRARY,
+    Question,
+    activity,
+    history,
+    measure_question,
+    search,
+    thread,
+)
+from tools.bench.measuring import (
+    FLOOR,
+    NATS,
+    OURS,
+    REDIS,
+    SQLITE,
+    Figure,
+    Measure,
+    Row,
+    Sample,
+    Site,
+    WrongResult,
+    percentiles,
+)
 
-HISTORY, ACTIVITY = 50, 100
+SQLITE_FTS5 = "sqlite FTS5"
 _CHANNEL = CHANNELS[3]
 _LATENCY = (Figure("p50_ms", "ms", "p50"), Figure("p95_ms", "ms", "p95"))
 
@@ -171,47 +198,76 @@ def _spans(corpus: Corpus) -> dict[str, Span]:
     return spans
 
 
+_PEERS = {
+    REDIS: "Redis, a stream for each channel, a list of places for each thread; over a Unix socket",
+    NATS: "NATS JetStream, one stream, a subject for each channel and thread; batches of direct gets over the loopback",
+    SQLITE: "SQLite, indexes on channel and thread, none on text",
+    SQLITE_FTS5: "the same with an index on text, which each post would have to keep up",
+}
+_KINDS = {REDIS: REDIS_LIBRARY, NATS: NATS_LIBRARY, SQLITE: SQLITE_LIBRARY, SQLITE_FTS5: SEARCHABLE_SQLITE}
+
+
+def _row(
+    name: str,
+    title: str,
+    ours: Callable[[Corpus], Ask],
+    floor: Measure | None,
+    does: str,
+    question: Callable[[Corpus], Question] | None,
+    calls: int,
+    peers: Sequence[str] = (REDIS, NATS, SQLITE),
+) -> Row:
+    asked = {peer: partial(measure_question, _KINDS[peer], question, calls) for peer in peers} if question else {}
+    return Row(
+        name=name,
+        title=title,
+        chapter="Looking up",
+        figures=_LATENCY,
+        contenders={OURS: partial(measure_query, ours, calls)} | ({FLOOR: floor} if floor else {}) | asked,
+        floor=does,
+        peers={peer: _PEERS[peer] for peer in asked},
+        reads_corpus=True,
+    )
+
+
+_PLACES = "read and decode lines at known places"
 ROWS = (
-    Row(
-        name="history",
-        title=f"newest {HISTORY} of a channel",
-        figures=_LATENCY,
-        contenders={
-            OURS: partial(measure_query, ask_history, 500),
-            FLOOR: partial(measure_spans, newest_of_channel, 500),
-        },
-        floor="read and decode lines at known places",
-        reads_corpus=True,
+    _row(
+        "history",
+        f"newest {HISTORY} of a channel",
+        ask_history,
+        partial(measure_spans, newest_of_channel, 500),
+        _PLACES,
+        history,
+        500,
     ),
-    Row(
-        name="unread",
-        title=f"first {HISTORY} unread of a channel",
-        figures=_LATENCY,
-        contenders={OURS: partial(measure_query, ask_unread, 200)},
-        reads_corpus=True,
+    _row("unread", f"first {HISTORY} unread of a channel", ask_unread, None, "", None, 200),
+    _row(
+        "thread",
+        f"thread of {THREAD_LENGTH} across channels",
+        ask_thread,
+        partial(measure_spans, threads, 500),
+        _PLACES,
+        thread,
+        500,
     ),
-    Row(
-        name="thread",
-        title=f"thread of {THREAD_LENGTH} across channels",
-        figures=_LATENCY,
-        contenders={OURS: partial(measure_query, ask_thread, 500), FLOOR: partial(measure_spans, threads, 500)},
-        floor="read and decode lines at known places",
-        reads_corpus=True,
+    _row(
+        "activity",
+        f"newest {ACTIVITY} across all channels",
+        ask_activity,
+        partial(measure_spans, newest_of_all, 500),
+        _PLACES,
+        activity,
+        500,
     ),
-    Row(
-        name="activity",
-        title=f"newest {ACTIVITY} across all channels",
-        figures=_LATENCY,
-        contenders={OURS: partial(measure_query, ask_activity, 500), FLOOR: partial(measure_spans, newest_of_all, 500)},
-        floor="read and decode lines at known places",
-        reads_corpus=True,
-    ),
-    Row(
-        name="search",
-        title="search for a rare word",
-        figures=_LATENCY,
-        contenders={OURS: partial(measure_query, ask_search, 10), FLOOR: partial(measure_find, 10)},
-        floor="look for its bytes in the files",
-        reads_corpus=True,
+    _row(
+        "search",
+        "search for a rare word",
+        ask_search,
+        partial(measure_find, 10),
+        "look for its bytes in the files",
+        search,
+        10,
+        (SQLITE, SQLITE_FTS5),
     ),
 )

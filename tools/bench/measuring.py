@@ -21,6 +21,7 @@ from tools.bench.corpus import Corpus
 
 OURS = "mq"
 FLOOR = "floor"
+REDIS, NATS, SQLITE = "redis", "nats", "sqlite"
 Sample = dict[str, float]
 """What one measurement gives: a value for each of its row's figures."""
 
@@ -71,17 +72,22 @@ class Row:
     Args:
         name: What the command line calls it.
         title: What the table calls it.
+        chapter: Which table it stands in.
         figures: What it measures.
-        contenders: Who does it; the measures are module-level functions, since they run in other processes.
+        contenders: Who does it; the measures are module-level functions, since they run in other processes. A sample
+            may lack figures that only others have.
         floor: What the floor does, in a few words.
+        peers: What other software each further contender is, and how it does the work.
         reads_corpus: Whether it reads a large production.
     """
 
     name: str
     title: str
+    chapter: str
     figures: tuple[Figure, ...]
     contenders: Mapping[str, Measure]
     floor: str = ""
+    peers: Mapping[str, str] = field(default_factory=dict)
     reads_corpus: bool = False
 
 
@@ -106,7 +112,7 @@ class Outcome:
 
 
 def run(
-    rows: Sequence[Row], *, folder: Path, repeats: int, quick: bool, progress: Callable[[str], None]
+    rows: Sequence[Row], *, folder: Path, repeats: int, quick: bool, messages: int, progress: Callable[[str], None]
 ) -> list[Outcome]:
     """Take all samples.
 
@@ -115,6 +121,7 @@ def run(
         folder: Where the files go; on the disk that is to be measured.
         repeats: How many samples of each.
         quick: Whether to work a tenth as long.
+        messages: How many the production has that some rows read.
         progress: Is told each result as it comes.
 
     Raises:
@@ -124,7 +131,7 @@ def run(
     with tempfile.TemporaryDirectory(prefix="mq-bench-", dir=folder) as work:
         corpus = None
         if any(row.reads_corpus for row in rows):
-            corpus = Corpus.written(Path(work) / "corpus", messages=corpus_messages(quick))
+            corpus = Corpus.written(Path(work) / "corpus", messages=messages)
             progress(f"corpus: {corpus.messages:,} messages, {corpus.size_bytes / corpus.messages:.0f} bytes each")
         for number, row in enumerate(rows, start=1):
             outcome = Outcome(row)
@@ -142,15 +149,14 @@ def run(
                     except WrongResult as fault:
                         raise WrongResult(f"{row.name} {contender}: {fault}") from fault
                     outcome.samples.setdefault(contender, []).append(sample)
-                    shown = (f"{shown_number(sample[f.key])} {f.unit} {f.label}".strip() for f in row.figures)
-                    progress(f"{label}: {', '.join(shown)}")
+                    progress(f"{label}: {_shown(row, sample)}")
             outcomes.append(outcome)
     return outcomes
 
 
-def corpus_messages(quick: bool) -> int:
-    """How many messages the production to read has."""
-    return 10_000 if quick else 100_000
+def _shown(row: Row, sample: Sample) -> str:
+    figures = (figure for figure in row.figures if figure.key in sample)
+    return ", ".join(f"{shown_number(sample[figure.key])} {figure.unit} {figure.label}".strip() for figure in figures)
 
 
 def _sample(measure: Measure, folder: Path, corpus: Corpus | None, quick: bool) -> Sample:

@@ -19,13 +19,29 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from tools.bench import posting
 from tools.bench.corpus import CHANNELS, MSG_TYPE, SENDER, payload
-from tools.bench.measuring import FLOOR, OURS, Figure, Row, Sample, Site, WrongResult, check, percentiles
+from tools.bench.floor import line_of
+from tools.bench.measuring import (
+    FLOOR,
+    NATS,
+    OURS,
+    REDIS,
+    SQLITE,
+    Figure,
+    Row,
+    Sample,
+    Site,
+    WrongResult,
+    check,
+    percentiles,
+)
 from tools.bench.posting import CALLERS, ids_in
 
 _START_S = 30.0
 _TOOL = "post_message"
 _WARM_UP_CALLS = 5
+_RUNS = 20
 _RATE = Figure("per_s", "calls/s", more_is_better=True)
 _EMPTY = "a tool that does nothing"
 Serve = Callable[[Path, Connection], None]
@@ -135,25 +151,57 @@ async def _calls(url: str, clients: int, each: int) -> tuple[list[str], float]:
 
 
 def measure_command(arguments: list[str], stored: bool, site: Site) -> Sample:
-    """How long a whole process takes, from start to end."""
-    runs = site.count(20)
+    """How long a whole process takes, from start to end; the first one is not counted."""
+    runs = site.count(_RUNS)
     seconds = []
+    before = set(ids_in(site.folder))
     environment = os.environ | {"MQ_ROOT": str(site.folder)}
     for _ in range(-1, runs):
         started = time.perf_counter()
         subprocess.run([sys.executable, *arguments], env=environment, check=True, stdout=subprocess.DEVNULL)
         seconds.append(time.perf_counter() - started)
-    if stored and len(set(ids_in(site.folder))) != runs + 1:
+    if stored and len(set(ids_in(site.folder)) - before) != runs + 1:
         raise WrongResult("a command's message is not in the mailbox")
     return percentiles(seconds[1:])
 
 
-_POST = ["-m", "mq_server", "post", CHANNELS[0], "--sender", SENDER, "--type", MSG_TYPE, "--text", payload(0)["text"]]
+def measure_client(kind: posting.Kind, program: str, site: Site) -> Sample:
+    """How long a process takes that posts one message to a peer, from start to end."""
+    with kind.served(site.folder, True) as served:
+        line = line_of(0).decode()
+        sample = measure_command(["-c", program, str(site.folder), CHANNELS[0], line], False, site)
+        if len(served.ids()) != site.count(_RUNS) + 1:
+            raise WrongResult("a client's message is not there")
+    return sample
+
+
+_CLIENTS = {
+    REDIS: """
+import sys, redis
+redis.Redis(unix_socket_path=sys.argv[1] + "/redis.sock").xadd(sys.argv[2], {"line": sys.argv[3]})
+""",
+    NATS: """
+import asyncio, sys, nats
+async def main():
+    client = await nats.connect(open(sys.argv[1] + "/nats.url").read())
+    await client.jetstream().publish("mail." + sys.argv[2], sys.argv[3].encode())
+    await client.close()
+asyncio.run(main())
+""",
+    SQLITE: """
+import sys, sqlite3
+with sqlite3.connect(sys.argv[1] + "/mail.db") as database:
+    database.execute("INSERT INTO mail (channel, line) VALUES (?, ?)", sys.argv[2:])
+""",
+}
+_KINDS = {REDIS: posting.REDIS_POSTS, NATS: posting.NATS_POSTS, SQLITE: posting.SQLITE_POSTS}
+POST = ["-m", "mq_server", "post", CHANNELS[0], "--sender", SENDER, "--type", MSG_TYPE, "--text", payload(0)["text"]]
 
 ROWS = (
     Row(
         name="mcp",
         title="MCP post over HTTP, one client",
+        chapter="The ways in",
         figures=(_RATE,),
         contenders={
             OURS: partial(measure_calls, serve_mailroom, 1, 500, True),
@@ -164,6 +212,7 @@ ROWS = (
     Row(
         name="mcp-8",
         title=f"MCP post over HTTP, {CALLERS} clients",
+        chapter="The ways in",
         figures=(_RATE,),
         contenders={
             OURS: partial(measure_calls, serve_mailroom, CALLERS, 1_000, True),
@@ -174,11 +223,14 @@ ROWS = (
     Row(
         name="command",
         title="`mq post`, the whole process",
+        chapter="The ways in",
         figures=(Figure("p50_ms", "ms", "p50"),),
         contenders={
-            OURS: partial(measure_command, _POST, True),
+            OURS: partial(measure_command, POST, True),
             FLOOR: partial(measure_command, ["-c", "pass"], False),
-        },
+        }
+        | {name: partial(measure_client, kind, _CLIENTS[name]) for name, kind in _KINDS.items()},
         floor="a Python interpreter that does nothing",
+        peers=dict.fromkeys(_KINDS, "a Python process that connects, posts one message durably and ends"),
     ),
 )
