@@ -72,7 +72,7 @@ def test_an_edit_shows_wherever_it_is_made() -> None:
 def test_what_cannot_be_read_is_shown_as_it_stands() -> None:
     text = text_of(message(1), b"\n", message(2)[:60] + b"\n", b"<<<<<<< ours\n", b"\xff{}\n")
     assert "\nline 3: torn line: it breaks off before its end\n\n    {" in text
-    assert "\nline 4: git conflict marker: resolve the conflict" in text
+    assert "\nline 4: git conflict marker: keep one line for each message" in text
     assert "\n    <<<<<<< ours\n" in text
     assert "    \\xff{}" in text
 

@@ -389,7 +389,7 @@ def test_a_file_in_the_place_of_the_folder_keeps_nobody_from_waiting_or_posting(
 
 
 FORBIDDEN = """
-import asyncio, os, sys
+import asyncio, concurrent.futures.thread, os, sys
 from pathlib import Path
 from mq_server import payloads
 from mq_server.mailroom import Mailroom
