@@ -5,8 +5,8 @@ once and synced once (group commit), and the callers, woken together, tend to co
 are minted under the locks of all logs concerned, taken in name order.
 
 As long as nobody else holds a lock and the disk syncs in a moment, a single post is written on the event loop itself:
-handing it to a thread and back takes longer than the work. What may take its time goes to a thread: a lock that is held,
-a file that somebody else has touched, a disk that is slow; and everything behind that, so that the order stays.
+handing it to a thread and back takes longer than the work. What may take its time goes to a thread: a lock that is
+held, a file that somebody else has touched, a disk that is slow; and everything behind that, so that the order stays.
 """
 
 from __future__ import annotations
