@@ -139,7 +139,8 @@ class Refusal:
         return {"id": self.id, "why": self.why}
 
 
-_DONE = {"ack": "acked", "release": "released", "reject": "rejected", "reopen": "reopened", "extend": "extended"}
+DONE = {"ack": "acked", "release": "released", "reject": "rejected", "reopen": "reopened", "extend": "extended"}
+"""What has become of a message after each kind of settlement."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +170,7 @@ class Settled:
     def as_json(self) -> dict[str, Any]:
         """The shape of the tool's answer."""
         shown: dict[str, Any] = {"channel": self.channel, "reader": self.reader}
-        shown |= {_DONE[op]: list(ids) for op, ids in self.done.items()}
+        shown |= {DONE[op]: list(ids) for op, ids in self.done.items()}
         if self.seek is not None:
             shown["seek"] = self.seek
         if self.dead_letters:

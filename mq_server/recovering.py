@@ -21,7 +21,7 @@ from mq_server.names import id_number
 from mq_server.outcomes import Vanished
 from mq_server.repository import GitError, Repository
 from mq_server.room import Room
-from mq_server.store import RECEIPTS, SUFFIX
+from mq_server.store import RECEIPTS, SUFFIX, channel_of
 from mq_server.writer import Append, Stored
 
 _SETTLE_S = 1.0
@@ -99,7 +99,7 @@ class Recovering(Room):
         """The lines that stand in a log's journal, and neither in the log nor anywhere in git."""
         # In this order: what the journal has stood in the log before, so that it must be there now.
         lines = await asyncio.to_thread(self._store.journal(name).lines)
-        await self._shelf.refresh([name.removeprefix(f"{RECEIPTS}/")])
+        await self._shelf.refresh([channel_of(name)])
         missing = {each: line for each, line in lines.items() if not self._shelf.stands(name, each)}
         if not missing or self._shelf.fault(name):
             return {}
@@ -108,7 +108,7 @@ class Recovering(Room):
 
     def _was_delivered(self, name: str, message_id: str) -> bool:
         """Whether any reader has had a message."""
-        channel = name.removeprefix(f"{RECEIPTS}/")
+        channel = channel_of(name)
         if channel != name or channel not in self._index.channels:
             return False
         identity = id_number(message_id)

@@ -130,7 +130,7 @@ class Room:
         Raises:
             UnknownReader: It is almost a known one.
         """
-        if reader in (None, channel, caller) or reader is None:
+        if reader is None or reader in (channel, caller):
             return
         known = {channel, *self.config.channels, *self._index.channels, *self._leases(channel).readers()}
         if channel in self._index.channels:

@@ -14,13 +14,12 @@ from typing import NamedTuple
 from mq_server.burying import Burying
 from mq_server.errors import InvalidRequest, MailError, NotSettled, UnknownReference
 from mq_server.names import DEAD_LETTER, DEAD_LETTERS, check_name, format_time, id_number, id_text, is_id
-from mq_server.outcomes import Refusal, Settled
+from mq_server.outcomes import DONE, Refusal, Settled
 from mq_server.writer import MAX_AHEAD_US
 
 _MAX_DELAY_S = 7 * 86400
 _REASON_CHARACTERS = 2000
 _BY_LEASE = ("release", "extend")
-_FINAL = {"ack": "acked", "reject": "rejected"}
 Ids = str | Sequence[str]
 
 
@@ -102,7 +101,7 @@ class Settling(Burying):
                 channel, reader, consumer or caller or reader, orders, reason or "rejected", delay_s, lease_s or 0.0
             )
         if not settled.done:
-            raise NotSettled([f"{refusal.id}: {refusal.why}" for refusal in settled.refused])
+            settled.require_all()
         return settled
 
     def _check_order(
@@ -245,7 +244,7 @@ class Settling(Burying):
             return "" if receipt or passed else "is unread already"
         if receipt:
             when = format_time(receipt.time_us)
-            return f"{_FINAL[receipt.op]} already by {receipt.consumer} at {when}; reopen makes it unread again"
+            return f"{DONE[receipt.op]} already by {receipt.consumer} at {when}; reopen makes it unread again"
         if passed and order.op != "ack":
             return f"counts as read since {reader} sought past it; reopen makes it unread again"
         delivery = self._store.leases(channel).of(reader).get(order.identity)

@@ -27,7 +27,7 @@ from mq_server.index import Index
 from mq_server.keeping import Mailbox, Tracked
 from mq_server.message import Message, Unreadable, parse_line
 from mq_server.names import format_time, id_number, id_text
-from mq_server.store import RECEIPTS, SUFFIX, Store
+from mq_server.store import RECEIPTS, SUFFIX, Store, channel_of
 from mq_server.watch import Feed, Subscription, Watcher
 from mq_server.writer import MAX_AHEAD_US
 
@@ -203,13 +203,13 @@ class Shelf:
 
     def fault(self, name: str) -> str:
         """Why a log cannot be read; empty when it can."""
-        channel = _of(name)
+        channel = channel_of(name)
         tracked: Tracked[Any] | None = (self._mailboxes if channel == name else self._receipts).get(channel)
         return tracked.fault if tracked else ""
 
     def stands(self, name: str, line_id: str) -> bool:
         """Whether a log, as last read, has a line of that id."""
-        channel = _of(name)
+        channel = channel_of(name)
         if channel != name:
             return channel in self._receipts and self._receipts[channel].reading.has(line_id)
         index = self.index.channels.get(channel)
@@ -307,7 +307,9 @@ class Shelf:
             if receipts.fault:
                 found.append(Problem(f"{RECEIPTS}/{name}{SUFFIX}", 0, receipts.fault))
             found += _ahead_of_clock(mailbox.reading, ahead_us)
-        found += [problem for log_name, lost in self.vanished.items() for problem in lost if _of(log_name) in names]
+        found += [
+            problem for log_name, lost in self.vanished.items() for problem in lost if channel_of(log_name) in names
+        ]
         return tuple(sorted(found))
 
     # --- waiting --------------------------------------------------------------------------------------------------
@@ -331,11 +333,6 @@ class Shelf:
 
 def _new_receipts(name: str, source: AppendLog) -> ReceiptIndex:
     return ReceiptIndex(f"{RECEIPTS}/{name}{SUFFIX}", source.read_span)
-
-
-def _of(log_name: str) -> str:
-    """The channel of a log."""
-    return log_name.removeprefix(f"{RECEIPTS}/")
 
 
 def _ahead_of_clock(index: ChannelIndex, ahead_us: int) -> Iterator[Problem]:

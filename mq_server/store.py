@@ -109,7 +109,7 @@ class Store:
         Raises:
             InvalidName: It is no log's name.
         """
-        channel = name.removeprefix(f"{RECEIPTS}/")
+        channel = channel_of(name)
         return self.mailbox(channel) if channel == name else self.receipts(channel)
 
     @contextmanager
@@ -244,6 +244,11 @@ class Store:
 
     def _ring(self, names: Iterable[str]) -> None:
         self.bells.ring(name for name in names if not name.startswith(RECEIPTS))
+
+
+def channel_of(log_name: str) -> str:
+    """The channel of a log: of `narrator` as of `receipts/narrator`."""
+    return log_name.removeprefix(f"{RECEIPTS}/")
 
 
 def _named_files(folder: Path, prefix: str) -> tuple[list[str], list[Problem]]:

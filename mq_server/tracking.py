@@ -8,10 +8,8 @@ from mq_server.columns import Place
 from mq_server.errors import UnknownChannel
 from mq_server.leases import Delivery
 from mq_server.names import format_time, id_number, ref_text
-from mq_server.outcomes import ChannelStatus, Holding, Progress, ReaderStatus, Status, Step
+from mq_server.outcomes import DONE, ChannelStatus, Holding, Progress, ReaderStatus, Status, Step
 from mq_server.room import Room
-
-_STATES = {"ack": "acked", "reject": "rejected"}
 
 
 class Tracking(Room):
@@ -115,8 +113,8 @@ class Tracking(Room):
         if delivery.claimed_us and delivery.consumer:
             steps.append(_step("claimed", delivery.claimed_us, delivery.consumer))
         if receipt is not None:
-            steps.append(_step(_STATES[receipt.op], receipt.time_us, receipt.consumer, receipt.reason))
-            standing = _STATES[receipt.op]
+            steps.append(_step(DONE[receipt.op], receipt.time_us, receipt.consumer, receipt.reason))
+            standing = DONE[receipt.op]
         elif state.is_passed(identity, index.times_us[place.row]):
             standing = "passed"
         elif place.row in self._expired(channel):

@@ -142,6 +142,15 @@ def test_an_agent_that_lost_its_context_is_told_what_it_holds_and_still_asks(tmp
     run(scenario())
 
 
+def test_a_limit_out_of_bounds_is_refused_by_name(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with connected(tmp_path, "memory", identity="narrator") as client:
+            for limit in (0, 1001):
+                assert "limit is" in await failing(client, "read_messages", channel="narrator", limit=limit)
+
+    run(scenario())
+
+
 def test_a_guard_refuses_with_advice(tmp_path: Path) -> None:
     write(tmp_path / "mq.toml", b"max_unread = 1\nmax_reply_depth = 1\n")
 

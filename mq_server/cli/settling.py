@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from mq_server.mailroom import Mailroom
     from mq_server.outcomes import ChannelStatus, Settled, Status
 
-_DONE = {"ack": "acked", "release": "released", "reject": "rejected", "reopen": "reopened", "extend": "extended"}
-
 
 def _ids(option: str, explanation: str) -> Any:
     return click.option(option, multiple=True, metavar="M", help=f"{explanation}; repeatable.")
@@ -63,9 +61,11 @@ def settle(root: Path, /, channel: str, as_json: bool, **options: Any) -> None:
 
 
 def _show_settled(settled: Settled) -> None:
+    from mq_server.outcomes import DONE
+
     for op, ids in settled.done.items():
         for message_id in ids:
-            print(f"{_DONE[op]}  {message_id}")
+            print(f"{DONE[op]}  {message_id}")
     if settled.seek is not None:
         whose = settled.channel if settled.reader == settled.channel else f"{settled.reader} in {settled.channel}"
         since = "everything" if settled.seek.startswith("1970") else f"what is stamped from {settled.seek} on"
