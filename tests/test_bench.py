@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 from click.testing import CliRunner
 
-from tools.bench import chart, libraries, posting, servers, table, waking
+from tools.bench import chart, libraries, posting, scaling, servers, table, waking
 from tools.bench.__main__ import ROWS, main
 from tools.bench.corpus import CHANNELS, THREAD_LENGTH, Corpus
 from tools.bench.floor import Round
@@ -33,6 +33,7 @@ from tools.bench.measuring import (
 )
 
 MESSAGES = 400
+SVG = "{http://www.w3.org/2000/svg}"
 MACHINE = Machine("a processor", 2, "Linux", "3.11", "ext4", 165.0)
 POSTS = {REDIS: posting.REDIS_POSTS, NATS: posting.NATS_POSTS, SQLITE: posting.SQLITE_POSTS}
 LIBRARIES = {
@@ -168,6 +169,13 @@ def test_the_corpus_is_told_in_order_with_the_heads_of_its_threads(site: Site) -
     assert {message.channel for message in messages} == set(CHANNELS)
 
 
+def test_a_production_of_some_size_is_measured_from_a_post_to_an_editors_save(tmp_path: Path) -> None:
+    found = scaling.measure(tmp_path / "production", scaling.Size(400, 10), quick=True)
+    assert found.keys() == scaling.TITLES.keys()
+    assert min(found.values()) >= 0 and min(found[name] for name in scaling.CALLS) > 0
+    assert len(list((tmp_path / "production").glob("*.jsonl"))) == 10
+
+
 # --- showing ------------------------------------------------------------------------------------------------------
 
 
@@ -191,7 +199,7 @@ def test_a_saved_run_is_shown_as_it_was(tmp_path: Path) -> None:
 def test_the_chart_has_a_mark_for_each_ratio_of_rows_with_a_peer() -> None:
     outcomes = [one_row("a", mq=2.0, floor=1.0, redis=4.0, nats=9.0), one_row("b", mq=1.0, floor=3.0)]
     root = ElementTree.fromstring(chart.svg(outcomes, MACHINE))
-    titles = [element.text for element in root.iter("{http://www.w3.org/2000/svg}title")]
+    titles = [element.text for element in root.iter(f"{SVG}title")]
     assert titles == ["Redis: 2.00×", "NATS JetStream: 4.50×", "the floor: 0.50×"]
 
 
@@ -205,3 +213,19 @@ def test_the_rows_have_names_of_their_own_and_the_command_lists_them() -> None:
 def test_an_unknown_row_is_refused() -> None:
     result = CliRunner().invoke(main, ["no-such-row"])
     assert result.exit_code == 2 and "no-such-row" in result.output
+
+
+def test_growth_is_shown_as_a_table_and_a_line_for_each_call(tmp_path: Path) -> None:
+    slower = dict.fromkeys(scaling.TITLES, 2.0)
+    found = scaling.Growth(
+        {scaling.Size(1_000, 8): dict.fromkeys(scaling.TITLES, 1.0), scaling.Size(100_000, 8): slower},
+        {scaling.Size(10_000, 8): slower, scaling.Size(10_000, 500): slower},
+    )
+    saved, drawn = tmp_path / "run.json", tmp_path / "run.svg"
+    saved.write_text(json.dumps({"machine": MACHINE._asdict(), "growth": scaling.as_json(found)}))
+    shown = CliRunner().invoke(main, ["--from", str(saved), "--chart", str(drawn)]).output
+    assert "| ms, by messages, in 8 channels | 1,000 | 100,000 |" in shown
+    assert "| thread of 20 | 1 | 2 |" in shown
+    titles = [element.text for element in ElementTree.fromstring(drawn.read_text()).iter(f"{SVG}title")]
+    assert len(titles) == 2 * len(scaling.CALLS)
+    assert "durable post: 1 ms at 1,000, 2 ms at 100,000" in titles

@@ -7,12 +7,12 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import click
 
-from tools.bench import chart, claiming, growth, indexing, lookups, posting, serving, waking
-from tools.bench.machine import describe
+from tools.bench import chart, claiming, growth, indexing, lookups, posting, scaling, serving, waking
+from tools.bench.machine import Machine, describe
 from tools.bench.measuring import Row, WrongResult, run
 from tools.bench.table import as_json, from_json, markdown
 
@@ -35,6 +35,9 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.argument("rows", nargs=-1)
 @click.option("--quick", is_flag=True, help="A tenth of the work and three samples.")
 @click.option("--million", is_flag=True, help="A large production of 1,000,000 messages instead of 100,000.")
+@click.option(
+    "--growth", "grows", is_flag=True, help="Instead: calls from 1,000 messages to a million, 8 channels to 500."
+)
 @click.option("--repeats", type=click.IntRange(1), help="Samples of each; 5 by default.")
 @click.option("--json", "wants_json", is_flag=True, help="One JSON document instead of the table.")
 @click.option("--chart", "chart_file", type=_FILE, help="Also draw the comparison with the peers, as an SVG.")
@@ -51,6 +54,7 @@ def main(
     rows: tuple[str, ...],
     quick: bool,
     million: bool,
+    grows: bool,
     repeats: int | None,
     wants_json: bool,
     chart_file: Path | None,
@@ -63,8 +67,11 @@ def main(
         for row in ROWS:
             print(f"{row.name:22} {row.title}")
         return
-    if saved is not None:
-        document = json.load(saved)
+    document = json.load(saved) if saved is not None else None
+    if grows or (document is not None and "growth" in document):
+        _show_growth(document, folder, chart_file, quick=quick, wants_json=wants_json)
+        return
+    if document is not None:
         outcomes, machine = from_json(document)
         quick, messages = document["quick"], document["messages"]
     else:
@@ -84,6 +91,22 @@ def main(
         print(json.dumps(document, ensure_ascii=False, indent=2))
     else:
         print(markdown(outcomes, machine, quick=quick, messages=messages))
+
+
+def _show_growth(
+    document: dict[str, Any] | None, folder: Path, chart_file: Path | None, *, quick: bool, wants_json: bool
+) -> None:
+    """Measure growth, unless it was saved, and show it."""
+    if document is None:
+        try:
+            found = scaling.run(folder, quick=quick, progress=_progress)
+        except WrongResult as fault:
+            raise click.ClickException(str(fault)) from fault
+        document = {"machine": describe(folder)._asdict(), "growth": scaling.as_json(found)}
+    found, machine = scaling.from_json(document["growth"]), Machine(**document["machine"])
+    if chart_file is not None:
+        chart_file.write_text(scaling.svg(found, machine), encoding="utf-8")
+    print(json.dumps(document, ensure_ascii=False, indent=2) if wants_json else scaling.markdown(found))
 
 
 def _chosen(names: tuple[str, ...]) -> list[Row]:

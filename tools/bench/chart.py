@@ -17,7 +17,7 @@ _NAMES = {REDIS: "Redis", NATS: "NATS JetStream", SQLITE: "SQLite", FLOOR: "the 
 _SPEEDS = ("msgs/s", "calls/s", "s", "ms")
 _WIDTH, _LEFT, _RIGHT = 900, 370, 24
 _TOP, _LINE, _BOTTOM = 64, 24, 58
-_STYLE = """
+STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #1f2328 }
 .small { font-size: 11px; fill: #59636e }
 .rule { stroke: #d1d9e0 } .one { stroke: #59636e; stroke-width: 1.5 }
@@ -67,34 +67,34 @@ def svg(outcomes: Sequence[Outcome], machine: Machine) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}" '
         f'role="img" aria-label="Speed of {OURS} as a multiple of its peers\'">',
-        f"<style>{_STYLE}</style>",
+        f"<style>{STYLE}</style>",
         *_legend([name for name in _NAMES if any(name in line.ratios for line in lines)]),
     ]
     for power in range(low, high + 1):
         at = x(10.0**power)
         parts.append(f'<line class="{"rule" if power else "one"}" x1="{at:.1f}" x2="{at:.1f}" y1="{_TOP}" y2="{end}"/>')
-        parts.append(_text(at, end + 16, f"{10.0**power:g}×", "small", "middle"))
+        parts.append(text(at, end + 16, f"{10.0**power:g}×", "small", "middle"))
     for number, line in enumerate(lines):
         y = _TOP + _LINE * (number + 0.5)
-        parts.append(_text(_LEFT - 14, y + 4, line.title.replace("`", ""), "", "end"))
+        parts.append(text(_LEFT - 14, y + 4, line.title.replace("`", ""), "", "end"))
         parts.append(
             f'<line class="rule" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y}" y2="{y}" stroke-dasharray="1 4"/>'
         )
         for name, ratio in line.ratios.items():
             parts.append(f"<g><title>{escape(_NAMES[name])}: {ratio:.2f}×</title>{_mark(name, x(ratio), y)}</g>")
-    parts.append(_text(x(1) - 10, end + 34, "← slower than the peer", "small", "end"))
-    parts.append(_text(x(1) + 10, end + 34, f"{OURS} is faster →", "small", "start"))
+    parts.append(text(x(1) - 10, end + 34, "← slower than the peer", "small", "end"))
+    parts.append(text(x(1) + 10, end + 34, f"{OURS} is faster →", "small", "start"))
     parts.append(
-        _text(_WIDTH - _RIGHT, height - 6, f"{machine.cpu}, {machine.cores} cores; {machine.system}", "small", "end")
+        text(_WIDTH - _RIGHT, height - 6, f"{machine.cpu}, {machine.cores} cores; {machine.system}", "small", "end")
     )
     return "\n".join([*parts, "</svg>", ""])
 
 
 def _legend(names: Sequence[str]) -> list[str]:
-    parts = [_text(16, 24, f"Speed of {OURS} (medians) as a multiple of", "", "start")]
+    parts = [text(16, 24, f"Speed of {OURS} (medians) as a multiple of", "", "start")]
     at = 310.0
     for name in names:
-        parts += [_mark(name, at, 20), _text(at + 12, 24, _NAMES[name], "", "start")]
+        parts += [_mark(name, at, 20), text(at + 12, 24, _NAMES[name], "", "start")]
         at += 40 + 8 * len(_NAMES[name])
     return parts
 
@@ -113,5 +113,6 @@ def _mark(name: str, x: float, y: float) -> str:
     )
 
 
-def _text(x: float, y: float, text: str, kind: str, anchor: str) -> str:
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:g}" text-anchor="{anchor}">{escape(text)}</text>'
+def text(x: float, y: float, words: str, kind: str, anchor: str) -> str:
+    """Some words at a place: `kind` is their class, `anchor` the end of them that stands there."""
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:g}" text-anchor="{anchor}">{escape(words)}</text>'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from heapq import merge
@@ -84,12 +84,13 @@ class Corpus:
     rare_id: str
 
     @classmethod
-    def written(cls, root: Path, messages: int) -> Self:
+    def written(cls, root: Path, messages: int, channels: Sequence[str] = CHANNELS) -> Self:
         """Write one.
 
         Args:
             root: The folder, which must not exist.
             messages: How many; a multiple of 200.
+            channels: The mailboxes they are spread over.
         """
         root.mkdir(parents=True)
         random = Random(7)
@@ -97,7 +98,7 @@ class Corpus:
         threads: dict[int, list[str]] = {}
         rare_id, size_bytes = "", 0
         with ExitStack() as files:
-            boxes = [files.enter_context((root / f"{name}.jsonl").open("wb")) for name in CHANNELS]
+            boxes = [files.enter_context((root / f"{name}.jsonl").open("wb")) for name in channels]
             for number in range(messages):
                 # Ten threads go on at a time, as scenes do; each message answers one of the thread's last three.
                 block, within = divmod(number, _THREADS_AT_ONCE * THREAD_LENGTH)
@@ -109,7 +110,7 @@ class Corpus:
                 if number == messages // 3:
                     rare_id, body = message_id, {"text": f"{body['text']} {RARE_WORD}"}
                 draft = Draft(
-                    sender=CHANNELS[(number + 3) % len(CHANNELS)],
+                    sender=channels[(number + 3) % len(channels)],
                     msg_type=MSG_TYPE,
                     payload=body,
                     scene=f"q{thread // 100}-s{thread % 100}",
@@ -118,8 +119,8 @@ class Corpus:
                 if not earlier:
                     heads.append(message_id)
                 earlier.append(message_id)
-                box = random.randrange(len(CHANNELS))
-                line = encode_line(draft.message(message_id, time_us, CHANNELS[box], 0).stored())
+                box = random.randrange(len(channels))
+                line = encode_line(draft.message(message_id, time_us, channels[box], 0).stored())
                 size_bytes += boxes[box].write(line)
         return cls(root, messages, size_bytes, tuple(heads), rare_id)
 
