@@ -181,7 +181,7 @@ class _Ticker:
 # --- showing ------------------------------------------------------------------------------------------------------
 
 _WIDTH, _HEIGHT = 900, 360
-_LEFT, _RIGHT, _TOP, _BOTTOM, _BETWEEN = 56, 150, 48, 52, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM, _BETWEEN = 56, 170, 48, 68, 40
 _COLOURS = {
     "post": ("#cf222e", "#ff7b72"),
     "wait": ("#0969da", "#58a6ff"),
