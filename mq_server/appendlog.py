@@ -161,6 +161,11 @@ class AppendLog:
         self._stamp = StampFile(stamp_path)
         self._begin_writing = begin
 
+    @property
+    def was_written(self) -> bool:
+        """Whether this process has written to the file."""
+        return self._stamp.was_written
+
     def close(self) -> None:
         """Give the handles of lock and stamp back."""
         self.lock.close()

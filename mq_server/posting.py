@@ -127,7 +127,7 @@ class Posting(Writing, Replying, SceneBoard):
             channels = checked(self._recipients, channel, sender, parent, corrected) or ()
         if faults:
             raise InvalidRequest(faults)
-        created = self._check_new(channels)
+        self._check_new(channels)
         if scene is None and (corrected or parent):
             source = corrected or parent
             scene = self._index.channels[source.channel].scene(source.row) if source else None
@@ -145,11 +145,11 @@ class Posting(Writing, Replying, SceneBoard):
             replaces=None if corrected is None else self._id_of(corrected),
         )
         if dedup_key is None:
-            posted = await self._post_new(draft, channels, created, parent)
+            posted = await self._post_new(draft, channels, parent)
         else:
             # A caller that goes away leaves the post to its end: were the sender's lock let go of before the line
             # stands, the same call made again would not find it.
-            keyed = asyncio.ensure_future(self._post_once(draft, channels, created, parent, everybody=channel == "*"))
+            keyed = asyncio.ensure_future(self._post_once(draft, channels, parent, everybody=channel == "*"))
             keyed.add_done_callback(lambda done: done.cancelled() or done.exception())
             posted = await asyncio.shield(keyed)
         if draft.scene and draft.msg_type == _VERSION:
@@ -177,19 +177,18 @@ class Posting(Writing, Replying, SceneBoard):
             raise InvalidRequest(["channel is empty: name at least one recipient"])
         return names
 
-    def _check_new(self, channels: Sequence[str]) -> set[str]:
-        """The channels this post makes; refuses those outside the roster and those that look like a slip."""
+    def _check_new(self, channels: Sequence[str]) -> None:
+        """Refuse channels outside the roster, and new ones that look like a slip."""
         roster = self.config.channels
-        new = {name for name in channels if not self._store.mailbox(name).path.exists()}
         for name in channels:
             if roster and name not in roster and name not in ALWAYS_ALLOWED:
                 raise UnknownChannel(name, roster, roster=True)
-        if new and not roster:
+        new = [] if roster else [name for name in channels if self._store.is_new(name)]
+        if new:
             existing = self._store.channels()[0]
             for name in sorted(new):
                 if near_miss(name, existing):
                     raise UnknownChannel(name, existing)
-        return new
 
 
 def _is_key(key: object) -> bool:

@@ -94,6 +94,11 @@ class StampFile:
         self._file = KeptFile(path, appends=False)
         self._written: Stamp | None = None
 
+    @property
+    def was_written(self) -> bool:
+        """Whether this process has written it."""
+        return self._written is not None
+
     def read(self, current: Fingerprint | None) -> Stamp | None:
         """The stamp as it stands, or None.
 

@@ -64,7 +64,12 @@ class Store:
         Raises:
             InvalidName: It is no channel's name.
         """
-        return self._log("", channel)
+        return self._logs.get(channel) or self._log("", channel)
+
+    def is_new(self, channel: str) -> bool:
+        """Whether there is no mailbox of this name, and this process never wrote to one."""
+        log = self.mailbox(channel)
+        return not (log.was_written or log.path.exists())
 
     def receipts(self, channel: str) -> AppendLog:
         """The log of a channel's receipts.

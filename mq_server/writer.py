@@ -15,7 +15,7 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -34,11 +34,12 @@ _WEIGHT = 0.2
 
 
 class Stored(NamedTuple):
-    """A message as it was written: minted id and time, and its line number in each mailbox."""
+    """A message as it was written: minted id and time, its line number in each mailbox, the mailboxes made for it."""
 
     id: str
     time_us: int
     lines: dict[str, int]
+    created: Sequence[str] = ()
 
 
 @dataclass(slots=True)
@@ -219,10 +220,11 @@ class Writer:
             return [PartlyPosted(stored.id, list(written), *stopped) for stored in minted]
         if unconfirmed:
             return [unconfirmed] * len(minted)
+        created = [name for name in logs if written[name].created]
         for name in logs:
             for line, stored in enumerate(minted, written[name].first_line):
                 stored.lines[name] = line
-        return list(minted)
+        return [stored._replace(created=created) for stored in minted] if created else list(minted)
 
     def _held(
         self, locks: list[FileLock], logs: dict[str, AppendLog], timeout_s: float, *, at_once: bool
