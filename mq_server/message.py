@@ -226,7 +226,8 @@ def _why_not_json(line: bytes, error: orjson.JSONDecodeError) -> str:
 
 Encode = Callable[[str, int, str], bytes]
 """Makes a line from an id, a time in microseconds and the name of a log."""
-_SAMPLE_ID = "0" * ID_LENGTH
+_HEAD = '{"id":"%s","timestamp":"%s","channel":"%s",'
+_HEAD_BYTES = len(_HEAD % ("0" * ID_LENGTH, format_time(0), ""))
 
 
 class Draft(NamedTuple):
@@ -254,10 +255,10 @@ class Draft(NamedTuple):
         rest = self._rest(0)
 
         def encode(message_id: str, time_us: int, channel: str) -> bytes:
-            head = f'{{"id":"{message_id}","timestamp":"{format_time(time_us)}","channel":"{channel}",'
+            head = _HEAD % (message_id, format_time(time_us), channel)
             return head.encode() + (rest if self.expires_in_us is None else self._rest(time_us))
 
-        return encode, len(encode(_SAMPLE_ID, 0, ""))
+        return encode, _HEAD_BYTES + len(rest)
 
     def _rest(self, time_us: int) -> bytes:
         """What follows the channel in its line: the same in all mailboxes, and at all times unless it expires."""

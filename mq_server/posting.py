@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from mq_server.board import SceneBoard
@@ -81,8 +81,6 @@ class Posting(Writing, Replying, SceneBoard):
             MessageTooLong, LockTimeout, WriteFailed: Nothing was posted.
             PartlyPosted: Some of several mailboxes have it.
         """
-        from mq_server.payloads import checked_payload  # it brings pydantic, which readers start without
-
         faults: list[str] = []
 
         def checked(check: Any, *arguments: Any, of: str = "") -> Any:
@@ -96,8 +94,7 @@ class Posting(Writing, Replying, SceneBoard):
                 faults.append(f"{of}: {error}")
 
         sender = checked(_true_sender, sender, caller) or ""
-        own_rules = partial(checked_payload, schemas=self._schemas, strict=self.config.strict_types)
-        kind_and_payload = checked(own_rules, msg_type, payload)
+        kind_and_payload = checked(self._checked_payload, msg_type, payload)
         plain: dict[str, Any] = {}
         if kind_and_payload:
             msg_type, plain = kind_and_payload
@@ -112,7 +109,7 @@ class Posting(Writing, Replying, SceneBoard):
         roster = self.config.channels
         if wait_reply_s is not None and roster and sender and sender not in (*roster, *ALWAYS_ALLOWED):
             faults.append(f"nobody can answer {sender!r}, which is not on the roster: put it there, or do not wait")
-        if isinstance(drafts, str) or not all(isinstance(draft, str) and draft for draft in drafts):
+        if isinstance(drafts, str) or (drafts and not all(isinstance(draft, str) and draft for draft in drafts)):
             faults.append("drafts must be a list of texts such as scenes/q2.fountain#L10-L20@3f2a91c")
         judged = plain.get("of") if msg_type in _JUDGEMENTS else None
         if reply_to or replaces or judged or channel == "*":
@@ -155,6 +152,13 @@ class Posting(Writing, Replying, SceneBoard):
         if draft.scene and draft.msg_type == _VERSION:
             posted = replace(posted, advice=await self.iteration_advice(draft.scene))
         return posted if wait_reply_s is None else await self._with_reply(posted, wait_reply_s)
+
+    @cached_property
+    def _checked_payload(self) -> Callable[[str | None, object], tuple[str, dict[str, Any]]]:
+        """The check of a type and its payload by this production's rules."""
+        from mq_server.payloads import checked_payload  # it brings pydantic, which readers start without
+
+        return partial(checked_payload, schemas=self._schemas, strict=self.config.strict_types)
 
     def _recipients(
         self, channel: str | Iterable[str] | None, sender: str, parent: Place | None, corrected: Place | None

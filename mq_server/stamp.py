@@ -67,7 +67,7 @@ class Stamp(NamedTuple):
     def encode(self) -> bytes:
         """The stamp file's content: seven numbers and their CRC, of constant length."""
         numbers = (b"%d %d %d %d %d %d %d" % (*self.fingerprint, *self[1:])).ljust(_NUMBERS_LENGTH)
-        return b"%s %08x\n" % (numbers, zlib.crc32(numbers))
+        return b"%b %08x\n" % (numbers, zlib.crc32(numbers))
 
     @classmethod
     def decode(cls, data: bytes) -> Stamp | None:

@@ -295,10 +295,11 @@ def next_time_us(tails: dict[str, Tail], max_ahead_us: int | None = MAX_AHEAD_US
         tails: The ends.
         max_ahead_us: A predecessor further ahead of the clock is not followed; None follows any.
     """
-    now = time.time_ns() // 1000
-    newest = [tail.newest_us for tail in tails.values()]
-    followed = [time_us for time_us in newest if max_ahead_us is None or time_us - now <= max_ahead_us]
-    return max(now, max(followed, default=0) + 1)
+    next_us = now = time.time_ns() // 1000
+    for tail in tails.values():
+        if tail.newest_us >= next_us and (max_ahead_us is None or tail.newest_us - now <= max_ahead_us):
+            next_us = tail.newest_us + 1
+    return next_us
 
 
 def _same_targets(asked: list[_Asked]) -> Iterator[list[_Asked]]:
