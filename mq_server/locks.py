@@ -1,8 +1,9 @@
 """Locks between processes: an empty sidecar file per mailbox that is only ever locked, never read or written.
 
 Locking the mailbox itself would shut readers, editors and git out on Windows, where locks are mandatory. A blocking
-lock has no time-out, and `portalocker.Lock` polls every 250 ms and starves under load; short attempts with a jittered
-pause are fair (8 processes: 2,247 to 2,322 posts each) and bounded on every system.
+lock has no time-out; short attempts with a jittered pause are fair (8 processes: 2,247 to 2,322 posts each) and bounded
+on every system. The system is called without a library between: `portalocker`, which does the same, takes as long to
+import as the rest of a post does, more if redis is installed.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -17,13 +19,10 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-import portalocker
-
 from mq_server.errors import LockTimeout, MailError, WriteFailed
 
 _PAUSE_S = (0.0001, 0.002)
 _MAKE_ATTEMPTS = 20
-_FLAGS = portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING
 
 
 class FileLock:
@@ -58,7 +57,7 @@ class FileLock:
             try:
                 yield
             finally:
-                portalocker.unlock(handle)
+                _unlock(handle.fileno())
         finally:
             if not (make and self._keeps):
                 self._drop()
@@ -108,14 +107,14 @@ class FileLock:
         while True:
             handle = self._open(make)
             try:
-                portalocker.lock(handle, _FLAGS)
-            except portalocker.AlreadyLocked:
+                _lock(handle.fileno())
+            except (BlockingIOError, PermissionError):  # EAGAIN, or EACCES: somebody else has it
                 if time.monotonic() >= deadline:
                     raise LockTimeout(self.path, timeout_s) from None
                 time.sleep(random.uniform(*_PAUSE_S))
                 continue
-            except portalocker.LockException as error:
-                text = f"{self.path}: this file system cannot lock files ({error}); use a local disk"
+            except OSError as error:
+                text = f"{self.path}: this file system cannot lock files ({error.strerror}); use a local disk"
                 raise MailError(text) from error
             if self._is_current(handle):
                 return handle
@@ -155,3 +154,27 @@ class FileLock:
         if self._handle is not None:
             self._handle.close()
             self._handle = None
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    _BYTES = 0x10000
+    """What is locked, from the beginning on; the file need not have them."""
+
+    def _lock(handle: int) -> None:
+        os.lseek(handle, 0, os.SEEK_SET)
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, _BYTES)
+
+    def _unlock(handle: int) -> None:
+        os.lseek(handle, 0, os.SEEK_SET)
+        msvcrt.locking(handle, msvcrt.LK_UNLCK, _BYTES)
+
+else:
+    import fcntl
+
+    def _lock(handle: int) -> None:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _unlock(handle: int) -> None:
+        fcntl.flock(handle, fcntl.LOCK_UN)

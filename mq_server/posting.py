@@ -22,6 +22,7 @@ from mq_server.message import Draft
 from mq_server.names import as_names, check_name
 from mq_server.outcomes import Posted
 from mq_server.replying import Replying
+from mq_server.vetting import checked_payload
 from mq_server.writing import Writing
 
 if TYPE_CHECKING:
@@ -81,8 +82,6 @@ class Posting(Writing, Replying, SceneBoard):
             MessageTooLong, LockTimeout, WriteFailed: Nothing was posted.
             PartlyPosted: Some of several mailboxes have it.
         """
-        from mq_server.payloads import checked_payload  # it brings pydantic, which readers start without
-
         faults: list[str] = []
 
         def checked(check: Any, *arguments: Any, of: str = "") -> Any:
