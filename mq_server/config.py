@@ -18,9 +18,8 @@ from mq_server.names import check_name
 
 FILE_NAME = "mq.toml"
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-_TOKEN = re.compile(
-    r'''"""(?:\\.|[^\\])*?"""(?!")|\'\'\'.*?\'\'\'(?!\')|"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\'|#[^\n]*|[A-Za-z0-9_-]+|.''',
-    re.DOTALL,
+_TOKEN = (
+    r'''"""(?:\\.|[^\\])*?"""(?!")|\'\'\'.*?\'\'\'(?!\')|"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\'|#[^\n]*|[A-Za-z0-9_-]+|.'''
 )
 """What a line's meaning hangs on in TOML: texts, which may hold any other sign, comments, names, single signs."""
 Key = tuple[str, ...]
@@ -239,7 +238,7 @@ def key_lines(text: str) -> dict[Key, int]:
     table: Key = ()
     key: list[str] = []
     in_value, depth, number = False, 0, 1
-    for match in _TOKEN.finditer(text):
+    for match in re.finditer(_TOKEN, text, re.DOTALL):
         token = match[0]
         if token == "\n" and not depth:
             in_value, key = False, []
