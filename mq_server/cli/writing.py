@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -196,8 +197,6 @@ def given_text(text: str) -> str:
 
 def given_payload(given: str) -> Any:
     """The payload; whether it is an object and has the fields of its type is the mailroom's business."""
-    import json
-
     if given == "-":
         source, text = "stdin", _from_stdin("--payload")
     elif given.startswith("@"):
