@@ -87,4 +87,4 @@ def test_completion_imports_the_command_line_only(monkeypatch: pytest.MonkeyPatc
 def test_a_wait_brings_the_watcher_too(tmp_path: Path) -> None:
     write(tmp_path / "narrator.jsonl", line(1))
     watcher = {"shutil", "watchfiles"}
-    assert sorted(imported("--root", str(tmp_path), *"wait narrator --timeout 9".split()) & (HEAVY - watcher)) == []
+    assert sorted(imported("--root", str(tmp_path), "wait", "narrator") & (HEAVY - watcher)) == []
