@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -116,6 +115,8 @@ def exchange(path: Path, seen: Fingerprint | None, data: bytes) -> bool:
     Raises:
         OSError: The system refused; nothing was done.
     """
+    from shutil import copymode
+
     target = path.resolve()  # a symbolic link stays one
     new = target.with_name(f".{target.name}.new")
     try:
@@ -126,7 +127,7 @@ def exchange(path: Path, seen: Fingerprint | None, data: bytes) -> bool:
                 file.flush()
                 os.fsync(file.fileno())
             with contextlib.suppress(FileNotFoundError):
-                shutil.copymode(target, new)
+                copymode(target, new)
         if Fingerprint.at(path) != seen:
             return False
         patiently(lambda: new.replace(target) if data else target.unlink(missing_ok=True))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import TYPE_CHECKING
 
 from mq_server.columns import Place
 from mq_server.errors import UnknownScene
 from mq_server.names import id_number, id_text, is_id
 from mq_server.room import Room
-from mq_server.scenes import KINDS, VERSION, Board, Contribution, Judged, derive
+
+if TYPE_CHECKING:
+    from mq_server.scenes import Board, Contribution, Judged
 
 
 class SceneBoard(Room):
@@ -23,6 +26,7 @@ class SceneBoard(Room):
         Raises:
             UnknownScene: No message bears it.
         """
+        from mq_server.scenes import derive
 
         def answer() -> Board:
             known = self._known_scenes()
@@ -64,6 +68,8 @@ class SceneBoard(Room):
 
     def _contributions(self, scene: str | None) -> list[Contribution]:
         """The messages that the board is derived from. Versions of other scenes, which are long, are not read."""
+        from mq_server.scenes import KINDS, VERSION, Contribution
+
         index, names = self._index, self._index.names
         amendments = index.amendments()
         kinds = {names.known(kind): kind for kind in KINDS}
@@ -86,6 +92,8 @@ class SceneBoard(Room):
         ]
 
     def _judged(self, of: str) -> Judged | None:
+        from mq_server.scenes import VERSION, Judged
+
         place = self._index.find(id_number(of)) if is_id(of) else None
         if place is None:
             return None

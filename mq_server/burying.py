@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -125,6 +124,8 @@ class Burying(Room):
 
 def _letter_id(time_us: int, message_id: str, channel: str, reader: str, reason: str) -> str:
     """The id of a dead letter: the same wherever the same message is rejected for the same reason."""
+    from hashlib import blake2b
+
     about = "\n".join((message_id, channel, reader, reason))
-    random = hashlib.blake2b(about.encode(), digest_size=10).digest()
+    random = blake2b(about.encode(), digest_size=10).digest()
     return id_text((time_us // 1000) << 80 | int.from_bytes(random, "big"))

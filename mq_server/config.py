@@ -1,39 +1,47 @@
 """`mq.toml`: a production's roster and limits. Every key is optional; without the file the defaults hold.
 
-The settings are plain dataclasses, and pydantic, which checks a file against them, is imported when there is something
-to check: a reader of a production without settings starts without it.
+The settings are plain dataclasses whose metadata says what a file may give them. They are checked here and not by
+pydantic, whose import takes longer than all that most commands do.
 """
 
 from __future__ import annotations
 
-import json
+import operator
 import re
-import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
-from textwrap import wrap
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from mq_server.errors import ConfigError, InvalidName, did_you_mean
 from mq_server.names import check_name
 
 FILE_NAME = "mq.toml"
-_CHECKED: dict[str, Any] = {"extra": "forbid"}
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-_TOKEN = re.compile(
-    r'''"""(?:\\.|[^\\])*?"""(?!")|\'\'\'.*?\'\'\'(?!\')|"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\'|#[^\n]*|[A-Za-z0-9_-]+|.''',
-    re.DOTALL,
+_TOKEN = (
+    r'''"""(?:\\.|[^\\])*?"""(?!")|\'\'\'.*?\'\'\'(?!\')|"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\'|#[^\n]*|[A-Za-z0-9_-]+|.'''
 )
 """What a line's meaning hangs on in TOML: texts, which may hold any other sign, comments, names, single signs."""
 Key = tuple[str, ...]
+_KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "bool": (bool, "true or false"),
+    "int": (int, "a whole number"),
+    "int | None": (int, "a whole number"),
+    "float": ((int, float), "a number"),
+    "str": (str, "text"),
+}
+"""What a file may hold for a setting annotated so, and what that is called. An annotation is text here."""
+_BOUNDS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
+    "ge": (operator.ge, "at least"),
+    "gt": (operator.gt, "more than"),
+    "le": (operator.le, "at most"),
+}
+"""The bounds that a setting's metadata may have, and what they are called."""
 
 
 @dataclass(frozen=True, slots=True)
 class Channel:
     """One entry of the roster."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = _CHECKED
 
     description: str = field(
         default="", metadata={"description": "What the agent does; `list_channels` shows it to the others."}
@@ -47,15 +55,14 @@ class Channel:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The settings of a production. A field's metadata is what pydantic's `Field` takes: bounds and description."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = _CHECKED
+    """The settings of a production. A field's metadata has its description, bounds (`_BOUNDS`) and `choices`."""
 
     durability: Literal["disk", "os"] = field(
         default="disk",
         metadata={
+            "choices": ("disk", "os"),
             "description": '"disk": a post that returned survives a power cut. "os": it survives a crash of the '
-            "process only, and posts are several times faster."
+            "process only, and posts are several times faster.",
         },
     )
     max_message_bytes: int = field(
@@ -135,6 +142,8 @@ def parsed(path: Path, content: bytes) -> Config:
     Raises:
         ConfigError: It is no TOML, or has an unknown key or a wrong value; every fault is named.
     """
+    import tomllib
+
     try:
         text = content.decode("utf-8-sig").replace("\r\n", "\n")
         data = tomllib.loads(text)
@@ -150,30 +159,58 @@ def parsed(path: Path, content: bytes) -> Config:
 
 
 def _checked(path: Path, text: str, data: dict[str, Any]) -> Config:
-    from pydantic import TypeAdapter, ValidationError
-
-    faults: list[tuple[Key, str]] = []
-    roster = data.get("channels")
-    if isinstance(roster, dict):
-        for name in roster:
-            try:
-                check_name("channel", name)
-            except InvalidName as error:
-                faults.append((("channels", name), f"channels: {error}"))
-        entries = {name: {"description": text} if isinstance(text, str) else text for name, text in roster.items()}
-        data = data | {"channels": entries}
-    config = Config()
-    try:
-        config = TypeAdapter(Config).validate_python(data)
-    except ValidationError as error:
-        for fault in error.errors():
-            key = tuple(map(str, fault["loc"]))
-            known = fault["type"] != "unexpected_keyword_argument"
-            said = fault["msg"] if known else _no_such_key(key[-1], Config if len(key) == 1 else Channel)
-            faults.append((key, f"{'.'.join(key)}: {said}"))
+    roster = data.get("channels", {})
+    given, faults = _fitting(Config, {key: value for key, value in data.items() if key != "channels"}, ())
+    given["channels"] = entries = {}
+    if not isinstance(roster, dict):
+        faults.append((("channels",), "channels: must be a table"))
+        roster = {}
+    for name, entry in roster.items():
+        try:
+            check_name("channel", name)
+        except InvalidName as error:
+            faults.append((("channels", name), f"channels: {error}"))
+        if isinstance(entry, str | dict):
+            said = {"description": entry} if isinstance(entry, str) else entry
+            fitting, wrong = _fitting(Channel, said, ("channels", name))
+            entries[name] = Channel(**fitting)
+            faults += wrong
+        else:
+            faults.append((("channels", name), f"channels.{name}: must be a text or a table"))
     if faults:
         raise ConfigError(_located(path, faults, key_lines(text)))
-    return config
+    return Config(**given)
+
+
+def _fitting(
+    table: type[Config] | type[Channel], data: Mapping[str, Any], place: Key
+) -> tuple[dict[str, Any], list[tuple[Key, str]]]:
+    """The settings that a table gives as they should be, and what is wrong with the others."""
+    known = {setting.name: setting for setting in fields(table)}
+    given: dict[str, Any] = {}
+    faults: list[tuple[Key, str]] = []
+    for name, value in data.items():
+        fault = _fault(known[name], value) if name in known else _no_such_key(name, table)
+        if fault:
+            key = (*place, name)
+            faults.append((key, f"{'.'.join(key)}: {fault}"))
+        else:
+            given[name] = float(value) if known[name].type == "float" else value
+    return given, faults
+
+
+def _fault(setting: Field[Any], value: Any) -> str:
+    """What is wrong with a value; empty if nothing is."""
+    choices = setting.metadata.get("choices")
+    if choices:
+        return "" if value in choices else f"must be {' or '.join(map(repr, choices))}"
+    kind, called = _KINDS[str(setting.type)]
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        return f"must be {called}"
+    for bound, (holds, words) in _BOUNDS.items():
+        if bound in setting.metadata and not holds(value, setting.metadata[bound]):
+            return f"must be {words} {setting.metadata[bound]:,}"
+    return ""
 
 
 def _no_such_key(key: str, table: type[Config] | type[Channel]) -> str:
@@ -195,11 +232,13 @@ def key_lines(text: str) -> dict[Key, int]:
     Args:
         text: A valid document, with plain line feeds.
     """
+    import tomllib
+
     lines: dict[Key, int] = {}
     table: Key = ()
     key: list[str] = []
     in_value, depth, number = False, 0, 1
-    for match in _TOKEN.finditer(text):
+    for match in re.finditer(_TOKEN, text, re.DOTALL):
         token = match[0]
         if token == "\n" and not depth:
             in_value, key = False, []
@@ -227,6 +266,9 @@ def annotated_toml(roster: Mapping[str, str], *, in_force: bool = False) -> str:
         roster: Names and descriptions for the `[channels]` table.
         in_force: Whether the roster holds, or is an example to uncomment.
     """
+    import json
+    from textwrap import wrap
+
     lines = ["# The settings of this production. A line counts once the # in front of it is gone."]
     # Tables come last in TOML: a key below `[channels]` would be a channel.
     for setting in sorted(fields(Config), key=lambda setting: setting.name == "channels"):
@@ -240,6 +282,5 @@ def annotated_toml(roster: Mapping[str, str], *, in_force: bool = False) -> str:
 
 
 def _explanation(metadata: Mapping[str, Any]) -> str:
-    bounds = {"ge": "at least", "gt": "more than", "le": "at most"}
-    said = [f"{words} {metadata[bound]:,}" for bound, words in bounds.items() if bound in metadata]
+    said = [f"{words} {metadata[bound]:,}" for bound, (_, words) in _BOUNDS.items() if bound in metadata]
     return f"{metadata['description']} {', '.join(said).capitalize()}{'.' if said else ''}".strip()

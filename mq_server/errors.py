@@ -6,7 +6,6 @@ A failed *operation* is a `MailError`: each subclass builds its own sentence fro
 
 from __future__ import annotations
 
-import difflib
 import errno
 import re
 from collections.abc import Iterable, Sequence
@@ -240,8 +239,8 @@ class Stale(Exception):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """` Did you mean 'x'?` with a space in front, or nothing when no known name is near."""
-    near = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.7)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    near = _nearest(name.lower(), known, 0.7)
+    return f" Did you mean {near!r}?" if near else ""
 
 
 def near_miss(name: str, known: Iterable[str]) -> bool:
@@ -251,4 +250,11 @@ def near_miss(name: str, known: Iterable[str]) -> bool:
     """
     letters = re.sub(r"[0-9]+", "0", name)
     others = [other for other in known if re.sub(r"[0-9]+", "0", other) != letters]
-    return bool(difflib.get_close_matches(name, others, n=1, cutoff=0.85))
+    return bool(_nearest(name, others, 0.85))
+
+
+def _nearest(name: str, known: Iterable[str], cutoff: float) -> str:
+    """The known name that is most like `name`; empty if none is like it by `cutoff` (0 to 1)."""
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(name, list(known), n=1, cutoff=cutoff)), "")

@@ -15,9 +15,9 @@ from pydantic.errors import PydanticInvalidForJsonSchema
 
 from mq_server import outline
 from mq_server.errors import InvalidRequest, UnknownType, did_you_mean
-from mq_server.message import check_finite, plain_payload
+from mq_server.message import check_finite
 from mq_server.names import DEAD_LETTER
-from mq_server.schemas import Schema, Schemas, kind_of, place
+from mq_server.schemas import Schema, Schemas, place
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -187,41 +187,23 @@ class Answer(Payload):
     text: Text
 
 
-def checked_payload(
-    msg_type: str | None, payload: object, schemas: Schemas | None = None, *, strict: bool = False
-) -> tuple[str, dict[str, Any]]:
-    """The type and the plain payload that are to be stored.
+def dumped(msg_type: str | None, payload: object) -> tuple[str | None, object]:
+    """The type and the content of a model; what is none is given back as it is.
 
     Args:
-        msg_type: The type; may be left out when `payload` is a model.
-        payload: A `Payload` model, another pydantic model, or a mapping.
-        schemas: The production's own schemas.
-        strict: Whether a type with neither a model nor a schema is refused.
+        msg_type: The type; may be left out when the model says it.
+        payload: A `Payload` model, another pydantic model, or anything else.
 
     Raises:
-        InvalidRequest: Every field that is wrong, and the fields of the type.
-        SchemaError: The type's schema cannot be used.
+        InvalidRequest: The model is of another type, or holds a number that JSON cannot carry.
     """
-    if not isinstance(payload, dict) and isinstance(payload, BaseModel):  # pydantic's own check is a slow one
-        own_type = payload.msg_type if isinstance(payload, Payload) else ""
-        if msg_type and own_type and msg_type != own_type:
-            raise InvalidRequest([f"msg_type is {msg_type!r}, but the payload is a {own_type!r}"])
-        msg_type = msg_type or own_type
-        check_finite(payload.model_dump(exclude_unset=True))  # the JSON form has null in their place
-        payload = payload.model_dump(mode="json", exclude_unset=True, exclude={"msg_type"})
-    if not isinstance(msg_type, str) or not msg_type.strip():
-        raise InvalidRequest(["msg_type is missing: name the kind of message, such as 'note'"])
-    if not isinstance(payload, Mapping):
-        hint = '; write {"text": …} for plain text' if isinstance(payload, str) else ""
-        raise InvalidRequest([f"payload must be a JSON object, not {kind_of(payload)}{hint}"])
-    plain = plain_payload(payload)
-    schema = schemas.get(msg_type) if schemas else None
-    if strict and not is_known(msg_type, schema):
-        raise InvalidRequest([f"{unknown_type(msg_type, schemas)}; or add schemas/{msg_type}.json"])
-    faults = payload_faults(msg_type, plain, schema)
-    if faults:
-        raise InvalidRequest([*faults, expected(msg_type, schema)])
-    return msg_type, plain
+    if not isinstance(payload, BaseModel):
+        return msg_type, payload
+    own_type = payload.msg_type if isinstance(payload, Payload) else ""
+    if msg_type and own_type and msg_type != own_type:
+        raise InvalidRequest([f"msg_type is {msg_type!r}, but the payload is a {own_type!r}"])
+    check_finite(payload.model_dump(exclude_unset=True))  # the JSON form has null in their place
+    return msg_type or own_type, payload.model_dump(mode="json", exclude_unset=True, exclude={"msg_type"})
 
 
 def payload_faults(msg_type: str, plain: Mapping[str, Any], schema: Schema | None = None) -> list[str]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mq_server.board import SceneBoard
@@ -22,6 +22,7 @@ from mq_server.message import Draft
 from mq_server.names import as_names, check_name
 from mq_server.outcomes import Posted
 from mq_server.replying import Replying
+from mq_server.vetting import checked_payload
 from mq_server.writing import Writing
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ class Posting(Writing, Replying, SceneBoard):
                 faults.append(f"{of}: {error}")
 
         sender = checked(_true_sender, sender, caller) or ""
-        kind_and_payload = checked(self._checked_payload, msg_type, payload)
+        own_rules = partial(checked_payload, schemas=self._schemas, strict=self.config.strict_types)
+        kind_and_payload = checked(own_rules, msg_type, payload)
         plain: dict[str, Any] = {}
         if kind_and_payload:
             msg_type, plain = kind_and_payload
@@ -152,13 +154,6 @@ class Posting(Writing, Replying, SceneBoard):
         if draft.scene and draft.msg_type == _VERSION:
             posted = replace(posted, advice=await self.iteration_advice(draft.scene))
         return posted if wait_reply_s is None else await self._with_reply(posted, wait_reply_s)
-
-    @cached_property
-    def _checked_payload(self) -> Callable[[str | None, object], tuple[str, dict[str, Any]]]:
-        """The check of a type and its payload by this production's rules."""
-        from mq_server.payloads import checked_payload  # it brings pydantic, which readers start without
-
-        return partial(checked_payload, schemas=self._schemas, strict=self.config.strict_types)
 
     def _recipients(
         self, channel: str | Iterable[str] | None, sender: str, parent: Place | None, corrected: Place | None

@@ -6,7 +6,6 @@ Git is run as a program, never through a shell, with its messages in English and
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -164,7 +163,9 @@ def git_program() -> str:
     Raises:
         GitError: It is not there.
     """
-    program = shutil.which("git")
+    from shutil import which
+
+    program = which("git")
     if program is None:
         raise GitError("git is not installed, or not on the PATH")
     return program

@@ -18,7 +18,7 @@ LAYERS = [
     {"message"},
     {"outcomes"},
     {"answers", "columns", "config", "locks", "moving", "paging", "payloads", "search"},
-    {"appendlog", "bells", "delivery", "index", "journal", "leases", "presence", "scenes"},
+    {"appendlog", "bells", "delivery", "index", "journal", "leases", "presence", "scenes", "vetting"},
     {"writer"},
     {"store"},
     {"watch"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from mq_server.errors import LockTimeout, WriteFailed
+from mq_server import locks
+from mq_server.errors import LockTimeout, MailError, WriteFailed
 from tests.support import eventually, new_lock, python, said, tell
 
 HOLD = """
@@ -174,6 +176,16 @@ def test_a_file_where_the_folder_of_locks_should_be_is_a_clear_error(tmp_path: P
     (tmp_path / "locks").write_text("not a folder")
     lock = new_lock(tmp_path / "locks" / "x.lock")
     with pytest.raises(WriteFailed, match="a file stands where a folder is needed"), lock.held(1):
+        pass
+
+
+def test_a_file_system_that_has_no_locks_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_lock(handle: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(locks, "_lock", no_lock)
+    words = r"x\.lock: this file system cannot lock files \(No locks available\); use a local disk"
+    with pytest.raises(MailError, match=words), new_lock(tmp_path / "x.lock").held(1):
         pass
 
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from mq_server import payloads
+from mq_server import payloads, vetting
 from mq_server.errors import InvalidRequest
-from mq_server.payloads import MODELS, Narration, Note, Payload, Score, checked_payload, fields_of
+from mq_server.payloads import MODELS, Narration, Note, Payload, Score, fields_of
 from mq_server.schemas import Schemas
-from tests.support import write
+from mq_server.vetting import checked_payload
+from tests.support import output, write
 
 GOOD: dict[str, dict[str, Any]] = {
     "brief": {"text": "A quest."},
@@ -129,3 +130,48 @@ def test_strict_types_are_those_with_a_model_or_a_schema_and_dead_letters(tmp_pa
     text = str(caught.value)
     assert text.startswith("msg_type 'wether' is unknown, and mq.toml says strict_types. Did you mean 'weather'?")
     assert text.endswith("query, answer, weather; or add schemas/wether.json")
+
+
+VETTING = """
+import json, sys
+from mq_server.errors import InvalidRequest
+from mq_server.vetting import checked_payload
+for given in json.loads(sys.argv[1]):
+    try:
+        print(json.dumps(checked_payload(*given)[1]))
+    except InvalidRequest as error:
+        print(error)
+    print("mq_server.payloads" in sys.modules, "pydantic" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(
+    ("msg_type", "payload", "asked"),
+    [
+        ("note", {"text": "x"}, False),
+        ("weather", {"wind": 3, "text": ""}, False),
+        ("note", {"text": ""}, True),
+        ("note", {"text": "x", "mood": "grey"}, True),
+        ("note", {"text": 3}, True),
+        ("finalize", {"text": "x"}, True),
+        ("finalize", {"of": "x"}, True),
+    ],
+)
+def test_a_new_process_asks_the_models_only_if_one_may_have_something_to_say(
+    msg_type: str, payload: dict[str, Any], asked: bool
+) -> None:
+    said, imported = output(VETTING, json.dumps([[msg_type, payload]])).splitlines()
+    assert imported.split() == [str(asked)] * 2
+    try:
+        expected = json.dumps(checked_payload(msg_type, payload)[1])
+    except InvalidRequest as error:
+        expected = str(error)
+    assert said == expected
+
+
+def test_what_is_known_of_the_models_without_them_is_true() -> None:
+    assert set(GOOD) == vetting.MODEL_TYPES
+    for name in vetting.TEXT_TYPES:
+        assert payloads.payload_faults(name, {"text": "x"}) == []
+    other = vetting.MODEL_TYPES - vetting.TEXT_TYPES
+    assert all(payloads.payload_faults(name, {"text": "x"}) for name in other)

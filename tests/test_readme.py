@@ -19,9 +19,10 @@ from mq_server import config, delivery, message
 from mq_server.cli import main
 from mq_server.errors import InvalidRequest
 from mq_server.mailroom import Mailroom
-from mq_server.payloads import MODELS, Note, checked_payload, fields_of
+from mq_server.payloads import MODELS, Note, fields_of
 from mq_server.schemas import Schemas
 from mq_server.server.tools import TOOLS
+from mq_server.vetting import checked_payload
 from tests.serving import run
 
 README = Path(__file__).parents[1] / "README.md"

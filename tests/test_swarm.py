@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from mq_server.config import FILE_NAME, annotated_toml
 from mq_server.mailroom import Mailroom
-from mq_server.payloads import checked_payload
 from mq_server.server import serving
+from mq_server.vetting import checked_payload
 from tests.support import python, run, said
 from tools.swarm import ROSTER, PlayFailed, play, story
 from tools.swarm import agents as swarm_agents

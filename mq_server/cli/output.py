@@ -6,7 +6,6 @@ Colours are rich's business, which is imported only if stdout is a terminal; it 
 from __future__ import annotations
 
 import logging
-import shutil
 import sys
 import zlib
 from collections.abc import Iterable, Sequence
@@ -32,7 +31,7 @@ class Screen:
 
     def __init__(self) -> None:
         self.is_terminal = sys.stdout.isatty()
-        self.width = min(shutil.get_terminal_size().columns, _MAX_WIDTH) if self.is_terminal else _PLAIN_WIDTH
+        self.width = _terminal_width() if self.is_terminal else _PLAIN_WIDTH
         self._refs: dict[str, str] = {}
         self.used = False
         """Whether a message has been printed."""
@@ -89,6 +88,12 @@ class Screen:
             self.line(line, f"bold {colour}", front=entry.bars)
         for line in entry.body:
             self.line(line, front=entry.bars, marked=marked)
+
+
+def _terminal_width() -> int:
+    from shutil import get_terminal_size
+
+    return min(get_terminal_size().columns, _MAX_WIDTH)
 
 
 def print_json(document: dict[str, Any], *, one_line: bool = False) -> None:

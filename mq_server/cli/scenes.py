@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,8 +11,9 @@ from mq_server.cli.options import asks, at_option
 from mq_server.cli.output import Screen, flush, print_json, remark
 from mq_server.cli.session import looking, problems
 from mq_server.render.text import columns, cut, padded, visible_line, wrap
-from mq_server.render.transcript import utc
-from mq_server.scenes import PASS_SCORE, SceneState, SceneVersion, figure
+
+if TYPE_CHECKING:
+    from mq_server.scenes import SceneState, SceneVersion
 
 _CELLS = 10
 _STYLES = {"finalised": "bold green", "passed": "bold green", "cap reached": "bold red"}
@@ -71,6 +73,8 @@ def _show(screen: Screen, state: SceneState) -> None:
 
 def _score(version: SceneVersion) -> str:
     """The score as a bar and a figure beside what it takes to pass: `█████████░ 0.93 ≥ 0.80`."""
+    from mq_server.scenes import PASS_SCORE, figure
+
     if version.score is None:
         return f"{'░' * _CELLS} no score yet"
     full = int(version.score * _CELLS)
@@ -80,6 +84,8 @@ def _score(version: SceneVersion) -> str:
 
 def _marks(state: SceneState, version: SceneVersion) -> str:
     """What is special about a version."""
+    from mq_server.render.transcript import utc
+
     marks = ["best"] if state.best is not None and version.id == state.best.id else []
     final = state.finalised
     if final is not None and version.id == final.version.id:

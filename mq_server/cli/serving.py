@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import sys
@@ -47,6 +46,8 @@ def serve(
     Over streamable HTTP, or with --stdio for one client. Agents connect to the URL it prints, people open the other
     one in a browser.
     """
+    import asyncio
+
     from mq_server.server import fast_loop, run_http, run_stdio
     from mq_server.server.http import MCP_PATH
 
@@ -108,6 +109,8 @@ def demo(folder: Path, pace: float) -> None:
     Over MCP, with a server of their own; no network and no language model. The folder stays: it is a production
     like any other.
     """
+    import asyncio
+
     # Pydantic AI greets whoever runs an agent at a terminal; here that would be in the middle of the play.
     os.environ.setdefault("PYDANTIC_AI_NO_BANNER", "1")
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import stat
@@ -33,6 +32,8 @@ def with_room(root: Path, use: Callable[[Mailroom], Awaitable[T]]) -> T:
     Returns:
         What `use` returns.
     """
+    import asyncio
+
     from mq_server.mailroom import Mailroom
 
     async def session() -> T:
@@ -61,6 +62,8 @@ def looking(root: Path, at: str | None, use: Callable[[Mailroom | Snapshot], Awa
     if at is None:
         note_missing(root)
         return with_room(root, use)
+    import asyncio
+
     from mq_server.git.past import Snapshot
 
     problems.told.clear()
@@ -87,6 +90,8 @@ async def until_reader_leaves(work: Coroutine[Any, Any, None]) -> None:
     Raises:
         BrokenPipeError: They did.
     """
+    import asyncio
+
     working = asyncio.create_task(work)
     leaving = asyncio.create_task(_reader_left())
     try:
@@ -105,6 +110,8 @@ async def _reader_left() -> None:
 
     A write would say so, but nothing may be written for hours. Elsewhere than on POSIX only a write tells.
     """
+    import asyncio
+
     loop = asyncio.get_running_loop()
     left = asyncio.Event()
     try:

@@ -11,7 +11,6 @@ from mq_server.cli.options import asks, consumer_option, moment, reader_option, 
 from mq_server.cli.output import Screen, flush, print_json, remark
 from mq_server.cli.session import note_missing, with_room
 from mq_server.render.text import visible_line
-from mq_server.store import SUFFIX
 
 if TYPE_CHECKING:
     from mq_server.mailroom import Mailroom
@@ -88,6 +87,8 @@ def status(root: Path, what: str, as_json: bool) -> None:
     held by whom.
     """
     note_missing(root)
+
+    from mq_server.store import SUFFIX
 
     async def look(room: Mailroom) -> Status | ChannelStatus:
         is_channel = what in room.config.channels or (root / f"{what}{SUFFIX}").is_file()
