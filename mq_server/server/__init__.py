@@ -22,7 +22,7 @@ from mq_server.mailroom import Mailroom
 from mq_server.names import check_name
 from mq_server.server.calls import call_tool
 from mq_server.server.resources import Resources
-from mq_server.server.tools import BY_NAME, TOOLS
+from mq_server.server.tools import TOOLS
 
 GONE = "mq_server.gone"
 """The key in an ASGI scope of the event that tells that the client has left."""
@@ -51,7 +51,7 @@ class MailroomServer:
             instructions="Call list_channels first. Wait for work with wait_for_messages on your own channel, answer "
             "with post_message and reply_to, and acknowledge with ack what you have done.",
             lifespan=self._lifespan,
-            get_tool_input_schema=lambda name: BY_NAME[name].input_schema if name in BY_NAME else None,
+            get_tool_input_schema=lambda _: None,  # none says that HTTP headers repeat some of the arguments
             on_list_tools=self._list_tools,
             on_call_tool=self._call_tool,
             on_list_resources=resources.list,

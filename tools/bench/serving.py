@@ -73,7 +73,7 @@ async def _serve_empty_tool(pipe: Connection) -> None:
     from mcp.server.lowlevel import Server
     from mcp_types import CallToolResult, ListToolsResult, TextContent
 
-    from mq_server.server.tools import BY_NAME, TOOLS
+    from mq_server.server.tools import TOOLS
 
     async def list_tools(*_: Any) -> ListToolsResult:
         return ListToolsResult(tools=list(TOOLS))
@@ -83,7 +83,7 @@ async def _serve_empty_tool(pipe: Connection) -> None:
 
     server: Server[Any] = Server(
         "empty",
-        get_tool_input_schema=lambda name: BY_NAME[name].input_schema,
+        get_tool_input_schema=lambda _: None,
         on_list_tools=list_tools,
         on_call_tool=call_tool,
     )
