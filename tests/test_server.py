@@ -246,6 +246,19 @@ def test_subscribers_of_the_2026_protocol_hear_of_changes(tmp_path: Path) -> Non
     run(scenario())
 
 
+def test_a_subscriber_who_comes_after_others_have_left_hears_of_changes(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with connected(tmp_path, "http", identity="writer") as client:
+            for channel in ("narrator", "dialogist"):
+                await call(client, "post_message", channel=channel, **note("nobody listens"))
+                wanted = [f"mailbox://{channel}"]
+                async with client.listen(resource_subscriptions=wanted, resources_list_changed=True) as events:
+                    await call(client, "post_message", channel=channel, **note("heard"))
+                    assert str((await anext(aiter(events))).uri) == wanted[0]
+
+    run(scenario())
+
+
 @pytest.mark.filterwarnings("ignore:resources/(un)?subscribe is removed")
 @pytest.mark.parametrize("transport", ["stdio", "http"])
 def test_subscribers_of_the_2025_protocol_hear_of_changes(tmp_path: Path, transport: str) -> None:

@@ -9,6 +9,9 @@ from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from mq_server.errors import InvalidRequest
 from mq_server.server.arguments import check_arguments
@@ -16,6 +19,18 @@ from mq_server.server.tools import TOOLS
 from tests.serving import call, connected, failing, note, run
 from tests.support import write
 
+KEYWORDS = {
+    *("type", "properties", "required", "additionalProperties", "anyOf", "items", "maximum"),
+    *("default", "description"),
+}
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-100, 100)
+    | st.floats().filter(lambda number: not number.is_integer())
+    | st.text("abc"),
+    lambda value: st.lists(value, max_size=3) | st.dictionaries(st.text("abc"), value, max_size=3),
+)
 MAX_TOOLS = 9
 MAX_BYTES = 6000
 
@@ -44,6 +59,26 @@ def test_input_schemas_are_strict_and_plain(tool: Any) -> None:
         assert schema.get("type") != "null"
 
 
+@pytest.mark.parametrize("tool", TOOLS, ids=lambda tool: tool.name)
+def test_input_schemas_say_nothing_that_arguments_are_not_checked_for(tool: Any) -> None:
+    arguments = tool.input_schema["properties"]
+    for schema in _schemas({**tool.input_schema, "properties": list(arguments.values())}):
+        assert schema.keys() <= KEYWORDS
+
+
+@given(st.sampled_from(TOOLS), st.data())
+def test_the_calls_that_are_refused_are_those_that_the_schema_forbids(tool: Any, data: st.DataObject) -> None:
+    names = st.sampled_from([*tool.input_schema["properties"], "stranger"])
+    arguments = data.draw(st.dictionaries(names, VALUES, max_size=6))
+    given = {name: value for name, value in arguments.items() if value is not None}
+    allowed = Draft202012Validator(tool.input_schema).is_valid(given)
+    try:
+        assert check_arguments(tool.name, arguments) == given
+        assert allowed
+    except InvalidRequest:
+        assert not allowed
+
+
 def test_every_tool_says_whether_it_changes_anything() -> None:
     for tool in TOOLS:
         assert tool.annotations is not None
@@ -59,6 +94,8 @@ def test_every_tool_says_whether_it_changes_anything() -> None:
         ("post_message", {"msg_type": "note", "payload": "hello"}, "payload must be a JSON object"),
         ("read_messages", {"channel": "narrator", "limit": "ten"}, "limit must be a whole number"),
         ("read_messages", {"channel": "narrator", "ack": "yes"}, "ack must be true or false or a list"),
+        ("read_messages", {"channel": "narrator", "ack": ["1", 2]}, "ack.1 must be text, not 2"),
+        ("read_messages", {"channel": "narrator", "limit": True}, "limit must be a whole number, not true"),
         ("wait_for_messages", {"channel": "narrator", "timeout_s": 600}, "timeout_s.*50"),
         ("get_conversation_thread", {"id": "narrator:1"}, "'id'.*'message_id'"),
         ("search_messages", {"text": "lamp"}, "query is missing"),

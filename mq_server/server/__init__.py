@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from mcp.server.context import ServerRequestContext
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp_types import CallToolRequestParams, CallToolResult, ListToolsResult
 
@@ -22,10 +22,7 @@ from mq_server.mailroom import Mailroom
 from mq_server.names import check_name
 from mq_server.server.calls import call_tool
 from mq_server.server.resources import Resources
-from mq_server.server.tools import BY_NAME, TOOLS
-
-GONE = "mq_server.gone"
-"""The key in an ASGI scope of the event that tells that the client has left."""
+from mq_server.server.tools import TOOLS
 
 __all__ = ["MailroomServer", "fast_loop", "run_http", "run_stdio", "serving"]
 
@@ -42,6 +39,8 @@ class MailroomServer:
         self.room = room
         self.resources = Resources(room)
         self._identity = None if identity is None else check_name("as", identity)
+        self._listed: dict[str, HandlerResult] = {}
+        """What the tools' list looks like on the wire, by version of the protocol."""
         resources = self.resources
         self.mcp: Server[None] = Server(
             "mq-server",
@@ -51,7 +50,7 @@ class MailroomServer:
             instructions="Call list_channels first. Wait for work with wait_for_messages on your own channel, answer "
             "with post_message and reply_to, and acknowledge with ack what you have done.",
             lifespan=self._lifespan,
-            get_tool_input_schema=lambda name: BY_NAME[name].input_schema if name in BY_NAME else None,
+            get_tool_input_schema=lambda _: None,  # none says that HTTP headers repeat some of the arguments
             on_list_tools=self._list_tools,
             on_call_tool=self._call_tool,
             on_list_resources=resources.list,
@@ -64,6 +63,7 @@ class MailroomServer:
             on_get_prompt=resources.prompt,
             on_completion=resources.complete,
         )
+        self.mcp.middleware[:] = [self._list_tools_once]  # the SDK's own one traces calls, which nobody collects here
 
     def end_waits(self) -> None:
         """Answer every open wait and end every listening stream, so that the transport can close."""
@@ -85,14 +85,22 @@ class MailroomServer:
     async def _list_tools(self, _: ServerRequestContext[None, Any], __: Any) -> ListToolsResult:
         return ListToolsResult(tools=list(TOOLS))
 
+    async def _list_tools_once(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+        """Give the list of tools as it was made the first time: every session asks for it."""
+        if ctx.method != "tools/list" or (ctx.params or {}).keys() - {"_meta"}:
+            return await call_next(ctx)
+        if ctx.protocol_version not in self._listed:
+            self._listed[ctx.protocol_version] = await call_next(ctx)
+        return self._listed[ctx.protocol_version]
+
     async def _call_tool(
         self, context: ServerRequestContext[None, Any], params: CallToolRequestParams
     ) -> CallToolResult:
-        identity, gone = self._identity, None
-        if context.request is not None:
-            identity = context.request.query_params.get("as") or identity
-            gone = context.request.scope.get(GONE)
-        return await call_tool(self.room, params.name, params.arguments or {}, identity=identity, gone=gone)
+        identity, request = self._identity, context.request
+        if request is not None:
+            identity = request.query_params.get("as") or identity
+        receive = None if request is None else request.receive
+        return await call_tool(self.room, params.name, params.arguments or {}, identity=identity, receive=receive)
 
 
 async def run_stdio(root: Path, *, identity: str | None = None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 from mcp_types import CallToolResult, TextContent
@@ -15,6 +15,9 @@ from mq_server.mailroom import Mailroom
 from mq_server.names import check_name
 from mq_server.server.arguments import check_arguments, with_example
 from mq_server.server.tools import BY_NAME
+
+if TYPE_CHECKING:
+    from starlette.types import Receive
 
 ANSWER_BYTES = 36_000
 """What the messages of an answer may take: with the rest it stays under 40,000 bytes, where models' clients cut."""
@@ -29,14 +32,14 @@ class Caller:
 
     Args:
         name: The identity of the connection, if it has one.
-        gone: Set when the client has left.
+        receive: What tells, over HTTP, that the client has left.
     """
 
-    def __init__(self, name: str | None, gone: asyncio.Event | None = None) -> None:
+    def __init__(self, name: str | None, receive: Receive | None = None) -> None:
         if name is not None:
             check_name("as", name)
         self.name = name
-        self.gone = gone
+        self._receive = receive
 
     async def stays_for(self, work: Awaitable[_Answer]) -> _Answer:
         """The result of `work`, which is cancelled if the caller leaves before.
@@ -44,17 +47,24 @@ class Caller:
         Raises:
             MailError: The caller has left.
         """
+        if self._receive is None:
+            return await work
         task = asyncio.ensure_future(work)
-        leaving = asyncio.ensure_future(self.gone.wait()) if self.gone else None
+        leaving = asyncio.ensure_future(_departure(self._receive))
         try:
-            await asyncio.wait({task, leaving} if leaving else {task}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
                 raise MailError("The client has left")
             return await task
         finally:
             task.cancel()
-            if leaving:
-                leaving.cancel()
+            leaving.cancel()
+
+
+async def _departure(receive: Receive) -> None:
+    """Return when the client of a request, which has been read to its end, has left."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _list_channels(
@@ -119,7 +129,7 @@ async def call_tool(
     arguments: Mapping[str, Any],
     *,
     identity: str | None = None,
-    gone: asyncio.Event | None = None,
+    receive: Receive | None = None,
 ) -> CallToolResult:
     """Run a tool. What goes wrong is the answer's text, marked as an error, in our own words.
 
@@ -128,12 +138,12 @@ async def call_tool(
         name: The tool.
         arguments: As the client sent them.
         identity: Who calls, if the connection knows.
-        gone: Set when the client has left.
+        receive: Of the HTTP request, if it is one: tells when the client has left.
     """
     if name not in BY_NAME:
         return _failed(f"There is no tool {name!r}. Tools: {', '.join(BY_NAME)}")
     try:
-        caller = Caller(identity, gone)
+        caller = Caller(identity, receive)
         answer = await _CALLS[name](room, caller, **check_arguments(name, arguments))
     except InvalidRequest as error:
         return _failed(str(error if error.example else with_example(error, name, arguments)))

@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from mcp.server.transport_security import TransportSecuritySettings
@@ -18,7 +18,9 @@ from mq_server.mailroom import Mailroom
 from mq_server.monitor import Monitor
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from mcp.server.lowlevel import Server
+    from starlette.applications import Starlette
+    from starlette.routing import Route
 
     from mq_server.server import MailroomServer
 
@@ -27,30 +29,6 @@ DEFAULT_PORT = 8004
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _SESSION_IDLE_S = 600.0
 _GRACE_S = 1
-
-
-class DisconnectAware:
-    """ASGI wrapper that tells a request's handler when its client has left.
-
-    The SDK cancels the handler itself for the 2026 protocol only; a 2025 session's handler runs in a task of its own.
-    """
-
-    def __init__(self, app: ASGIApp, key: str) -> None:
-        self._app = app
-        self._key = key
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, with an event under `key` in its scope."""
-        gone = asyncio.Event()
-        scope[self._key] = gone
-
-        async def observed() -> Message:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                gone.set()
-            return message
-
-        await self._app(scope, observed, send)
 
 
 class _Uvicorn(uvicorn.Server):
@@ -107,6 +85,26 @@ def security(host: str, allow_hosts: Sequence[str]) -> TransportSecuritySettings
     return TransportSecuritySettings(
         allowed_hosts=[form for name in names for form in (name, f"{name}:*")],
         allowed_origins=[f"http://{form}" for name in names for form in (name, f"{name}:*")],
+    )
+
+
+def application(mcp: Server[Any], allowed: TransportSecuritySettings, routes: Iterable[Route] = ()) -> Starlette:
+    """The ASGI application that serves MCP at `MCP_PATH`.
+
+    A call is answered with plain JSON: the event stream that the SDK would open for each one costs as much again as
+    the rest of the call, and nothing but the answer would come by it. Streams for what a client subscribed to remain.
+
+    Args:
+        mcp: The server.
+        allowed: The Host and Origin headers that are answered on its path.
+        routes: What is served beside it, which guards itself.
+    """
+    return mcp.streamable_http_app(
+        streamable_http_path=MCP_PATH,
+        json_response=True,
+        transport_security=allowed,
+        session_idle_timeout=_SESSION_IDLE_S,
+        custom_starlette_routes=list(routes),
     )
 
 
@@ -171,19 +169,13 @@ async def _running(
     takes_signals: bool,
     read_only: bool,
 ) -> AsyncIterator[tuple[_Uvicorn, asyncio.Task[None]]]:
-    from mq_server.server import GONE, MailroomServer
+    from mq_server.server import MailroomServer
 
     server = MailroomServer(Mailroom(root), identity)
     allowed = security(host, allow_hosts)
     monitor = Monitor(server.room, allowed, read_only=read_only)
-    app = server.mcp.streamable_http_app(
-        streamable_http_path=MCP_PATH,
-        transport_security=allowed,
-        session_idle_timeout=_SESSION_IDLE_S,
-        custom_starlette_routes=list(monitor.routes),
-    )
     config = uvicorn.Config(
-        DisconnectAware(app, GONE),
+        application(server.mcp, allowed, monitor.routes),
         host=host,
         port=port,
         log_config=None,

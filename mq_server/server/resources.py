@@ -124,7 +124,8 @@ class Resources:
         self._bus = InMemorySubscriptionBus()
         self._listen = ListenHandler(self._bus)
         self._sessions: OrderedDict[str, tuple[ServerSession, set[str]]] = OrderedDict()
-        self._listened: set[str] = set()
+        self._listening: list[set[str]] = []
+        """What the listening streams of the 2026 protocol want to hear of."""
         self._states: dict[str, object] = {}
         """Of the threads and scenes that somebody subscribed to, what they were when last looked at."""
 
@@ -203,16 +204,23 @@ class Resources:
 
     async def unsubscribe(self, context: Context, params: UnsubscribeRequestParams) -> EmptyResult:
         """A client of the 2025 protocol has heard enough."""
-        _, uris = self._sessions.get(_session_key(context), (context.session, set()))
+        key = _session_key(context)
+        _, uris = self._sessions.get(key, (context.session, set()))
         uris.discard(str(params.uri))
+        if not uris:
+            self._sessions.pop(key, None)
         return EmptyResult()
 
     async def listen(self, context: Context, params: SubscriptionsListenRequestParams) -> SubscriptionsListenResult:
         """A client of the 2026 protocol listens."""
-        for uri in params.notifications.resource_subscriptions or ():
-            self._listened.add(str(uri))
-            await self._note_state(str(uri))
-        return await self._listen(context, params)
+        wanted = {str(uri) for uri in params.notifications.resource_subscriptions or ()}
+        self._listening.append(wanted)
+        try:
+            for uri in wanted:
+                await self._note_state(uri)
+            return await self._listen(context, params)
+        finally:
+            self._listening.remove(wanted)
 
     async def announce_changes(self) -> None:
         """Tell subscribers what changed, until cancelled."""
@@ -222,14 +230,17 @@ class Resources:
                 channels = await changes.changed(None)
                 if not channels:
                     return
+                made = not channels <= known
+                known |= channels
+                if not self._listening and not self._sessions:
+                    continue  # as a rule nobody does, and every post comes by here
                 uris = {ACTIVITY, *(f"{_MAILBOX}{channel}" for channel in channels)}
                 for uri in sorted(uris | await self._changed_states()):
                     await self._bus.publish(ResourceUpdated(uri=uri))
                     for session, wanted in list(self._sessions.values()):
                         if uri in wanted:
                             await session.send_resource_updated(uri)
-                if not channels <= known:
-                    known |= channels
+                if made:
                     await self._bus.publish(ResourcesListChanged())
 
     def close(self) -> None:
@@ -241,7 +252,7 @@ class Resources:
             self._states[uri] = await self._state(uri)
 
     async def _changed_states(self) -> set[str]:
-        wanted = self._listened.union(*(uris for _, uris in self._sessions.values()))
+        wanted = set().union(*self._listening, *(uris for _, uris in self._sessions.values()))
         changed = set()
         for uri in wanted & self._states.keys():
             state = await self._state(uri)

@@ -74,7 +74,8 @@ async def _serve_empty_tool(pipe: Connection) -> None:
     from mcp.server.lowlevel import Server
     from mcp_types import CallToolResult, ListToolsResult, TextContent
 
-    from mq_server.server.tools import BY_NAME, TOOLS
+    from mq_server.server.http import MCP_PATH, application, security
+    from mq_server.server.tools import TOOLS
 
     async def list_tools(*_: Any) -> ListToolsResult:
         return ListToolsResult(tools=list(TOOLS))
@@ -84,16 +85,18 @@ async def _serve_empty_tool(pipe: Connection) -> None:
 
     server: Server[Any] = Server(
         "empty",
-        get_tool_input_schema=lambda name: BY_NAME[name].input_schema,
+        get_tool_input_schema=lambda _: None,
         on_list_tools=list_tools,
         on_call_tool=call_tool,
     )
-    config = uvicorn.Config(server.streamable_http_app(streamable_http_path="/mcp"), log_config=None, access_log=False)
+    server.middleware.clear()
+    app = application(server, security("127.0.0.1", ()))
+    config = uvicorn.Config(app, log_config=None, access_log=False)
     # Event loops turn Nagle's delays off for sockets that say they are TCP; those of `socket.create_server` do not.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(100)
-        pipe.send(f"http://127.0.0.1:{listener.getsockname()[1]}/mcp")
+        pipe.send(f"http://127.0.0.1:{listener.getsockname()[1]}{MCP_PATH}")
         await uvicorn.Server(config).serve([listener])
 
 
