@@ -234,6 +234,7 @@ class Store:
     async def close(self) -> None:
         """Finish what is queued and give the lock handles back."""
         await self._writer.close()
+        self.presence.close()
         locks = [log.lock for log in self._logs.values()] + [leases.lock for leases in self._leases.values()]
         for lock in [*locks, *self._locks.values()]:
             lock.close()
