@@ -220,6 +220,7 @@ class Bells:
                         others[name] = self._others[name]
                     elif name.endswith(_WANTS) and process != self._process:
                         with contextlib.suppress(OSError):
-                            others[name] = process, frozenset((self._folder / name).read_text("utf-8", "replace").split())
+                            wants = (self._folder / name).read_text("utf-8", "replace").split()
+                            others[name] = process, frozenset(wants)
                 self._names, self._others = names, others
         return self._others.values()
