@@ -20,6 +20,7 @@ from tests.serving import run
 from tests.test_html import check_harmless, contrast, from_hex
 
 STATIC = Path(mq_server.monitor.__file__).parent / "static"
+_MANY_MORE = 150
 READS = ("session", "channels", "feed", "scenes", "traffic", "problems", "search?q=rain")
 
 
@@ -171,6 +172,17 @@ def test_the_feed_pages_both_ways_over_any_channels_and_jumps_to_a_time(tmp_path
             assert ids(pair) == [each for number, each in enumerate(sent) if number % 3 != 2 or number == 12]
             assert ids(await get(http, "feed", channel="writer")) == sent[2:12:3]
             assert ids(await get(http, "feed", sender="nobody")) == []
+            # Where a page stands in the whole: thirteen messages, the last of them in two mailboxes.
+            assert newest["rows"] == {"total": 14, "first": 8, "last": 12}
+            assert oldest["rows"] == {"total": 14, "first": 0, "last": 2}
+            assert (await get(http, "feed", sender="nobody"))["rows"] == {"total": 14}
+            for row in range(12):
+                found = await get(http, "feed", row=row, limit=2)
+                assert ids(found) == sent[row : row + 2]
+                assert found["rows"]["first"] == row
+                assert found["older"] is (row > 0)
+            assert ids(await get(http, "feed", row=2, channel="writer")) == sent[8:12:3]
+            assert ids(await get(http, "feed", row=99)) == []
 
     run(scenario())
 
@@ -371,6 +383,23 @@ def test_a_merge_into_the_past_is_told_and_misses_nothing(tmp_path: Path) -> Non
                 assert event.content["again"] is True
                 assert late in ids(event.content)
                 assert ids(await get(http, "feed")) == [late, first]
+
+    run(scenario())
+
+
+def test_after_a_merge_into_a_long_past_the_page_looks_itself(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Mailroom(tmp_path / "other") as other, Mailroom(tmp_path / "here") as room:
+            await said(other, "written on another branch")
+            for number in range(_MANY_MORE):
+                await said(room, f"{number}")
+            async with monitored(tmp_path / "here") as http, events(http) as stream:
+                await heard(stream, "hello")
+                path = tmp_path / "here" / "narrator.jsonl"
+                path.write_bytes((tmp_path / "other" / "narrator.jsonl").read_bytes() + path.read_bytes())
+                assert (await anext(stream)).name == "merged"
+                last = await said(room, "after")
+                assert ids((await heard(stream)).content) == [last]
 
     run(scenario())
 

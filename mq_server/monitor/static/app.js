@@ -158,7 +158,7 @@ const handlers = {
     await feed.newest();
   },
   messages({ messages, again }) {
-    feed.take(messages);
+    feed.take(messages, again);
     const told = new Set(messages.flatMap((message) => message.to));
     handlers.told = told;
     lookAtChannels();
@@ -172,6 +172,11 @@ const handlers = {
     lookAtProblems();
     if (names.some((name) => !handlers.told?.has(name))) lookAgain();
     handlers.told = null;
+  },
+  merged() {
+    lookAtChannels();
+    lookAtContext();
+    lookAgain();
   },
   lost() {
     feed.newest();
