@@ -104,7 +104,7 @@ def test_a_post_needs_the_pages_token(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with monitored(tmp_path) as http:
             for headers in ({}, {"X-Mq-Token": "wrong"}):
-                for path in ("post", "read"):
+                for path in ("post", "read", "letters", "vanished"):
                     assert (await http.post(f"/api/{path}", headers=headers, json=NOTE)).status_code == 403
             headers = await token_of(http)
             form = await http.post("/api/post", headers=headers, data={"channel": "narrator"})
@@ -134,7 +134,8 @@ def test_read_only_turns_posting_off_and_tells_no_token(tmp_path: Path) -> None:
                 answer = await http.post("/api/post", headers=headers, json=NOTE)
                 assert answer.status_code == 403
                 assert "--read-only" in answer.json()["error"]
-                assert (await http.post("/api/read", headers=headers, json=NOTE)).status_code == 403
+                for path in ("read", "letters", "vanished"):
+                    assert (await http.post(f"/api/{path}", headers=headers, json=NOTE)).status_code == 403
             assert (await get(http, "feed"))["messages"] == []
 
     run(scenario())
@@ -281,6 +282,39 @@ def test_people_take_part_by_the_same_facade_as_agents(tmp_path: Path) -> None:
             assert "payload.text" in wrong.json()["error"]
             for fault in ({"sender": "No Name"}, {"channel": 3}, {"payload": []}, {"type": 1}, {"sender": None}):
                 assert (await http.post("/api/post", headers=headers, json=NOTE | fault)).status_code == 400
+
+    run(scenario())
+
+
+def test_dead_letters_and_what_vanished_are_decided_by_the_facade(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with monitored(tmp_path) as http, Mailroom(tmp_path) as room:
+            headers = await token_of(http)
+
+            async def decided(path: str, **fields: Any) -> int:
+                return (await http.post(f"/api/{path}", headers=headers, json=fields)).status_code
+
+            first, second = await said(room, "one"), await said(room, "two")
+            await room.settle("narrator", reject=[first, second], reason="no")
+            letters = (await get(http, "problems"))["dead_letters"]
+            assert [each["reason"] for each in letters["messages"]] == ["no", "no"]
+            assert (await decided("letters", op="reopen", ids=[letters["messages"][0]["id"]], caller="writer")) == 200
+            assert (await decided("letters", op="ack", ids=[letters["messages"][1]["id"]], caller="writer")) == 200
+            assert [each.id for each in (await room.read("narrator", ack=True)).messages] == [first]
+            assert (await get(http, "problems"))["dead_letters"] == {"unread": 0, "messages": []}
+            (tmp_path / "narrator.jsonl").write_bytes(b"")
+            lost = [
+                each["id"] for each in (await get(http, "problems"))["vanished"] if each["file"] == "narrator.jsonl"
+            ]
+            assert lost == [first, second]
+            assert (await decided("vanished", op="restore", ids=[first])) == 200
+            assert (await decided("vanished", op="accept", ids=[second])) == 200
+            assert (await get(http, "problems"))["vanished"] == []
+            assert ids(await get(http, "feed", channel="narrator")) == [first]
+            for fields in ({"op": "burn", "ids": [first]}, {"op": "restore"}, {"op": "restore", "ids": [1]}):
+                assert (await decided("vanished", **fields)) == 400
+                assert (await decided("letters", **fields)) == 400
+            assert (await decided("vanished", op="accept", ids=[first])) == 404
 
     run(scenario())
 

@@ -284,6 +284,70 @@ def test_what_is_wrong_is_seen_at_once_with_what_to_do(tmp_path: Path, browser: 
         expect(panel).to_contain_text("mq settle dead_letters --reopen")
 
 
+def test_a_dead_letter_is_sent_back_or_acknowledged_by_a_button(tmp_path: Path, browser: Browser) -> None:
+    first, second = say(tmp_path, "one"), say(tmp_path, "two")
+    elsewhere(tmp_path, lambda room: room.settle("narrator", reject=[first.id, second.id], reason="no rain here"))
+    with background(tmp_path) as url, opened(browser, url) as page:
+        page.locator("#alarm button").click()
+        letters = page.locator("#panel-problems li")
+        expect(letters).to_have_count(2)
+        expect(letters.first).to_contain_text("from narrator: no rain here")
+        letters.first.get_by_role("button", name="Send back to narrator").click()
+        expect(page.locator("#toast")).to_have_text("Say first who you are")
+        page.locator("#me").fill("writer")
+        letters.first.get_by_role("button", name="Send back to narrator").click()
+        expect(letters).to_have_count(1)
+        letters.get_by_role("button", name="Acknowledge").click()
+        expect(page.locator("#alarm")).to_be_hidden()
+        expect(page.locator("#panel-problems")).to_contain_text("All is well")
+        expect(page.get_by_role("tab", name="Problems")).to_be_focused()
+    assert len(elsewhere(tmp_path, lambda room: room.read("narrator")).messages) == 1
+
+
+def test_vanished_messages_are_put_back_or_forgotten_by_a_button(tmp_path: Path, browser: Browser) -> None:
+    say(tmp_path, "stays")
+    path = tmp_path / "narrator.jsonl"
+    kept = path.read_bytes()
+    for text in ("wanted", "meant to go"):
+        say(tmp_path, text)
+    elsewhere(tmp_path, lambda room: room.read("narrator", ack=True))  # else it would be put back at once
+    with background(tmp_path) as url, opened(browser, url) as page:
+        expect(page.locator("#feed .message")).to_have_count(3)
+        path.write_bytes(kept)
+        expect(page.locator("#alarm")).to_contain_text("2 vanished messages")
+        expect(page.locator("#feed .payload")).to_have_text(["stays"])
+        page.locator("#alarm button").click()
+        page.locator("#me").fill("writer")
+        panel = page.locator("#panel-problems")
+        expect(panel.locator("li")).to_have_count(2)
+        expect(panel.locator("li").first).to_contain_text("A reader had it before.")
+        expect(panel.locator(".copy")).to_have_text(["mq recover", "mq recover --restore", "mq recover --accept"])
+        panel.locator("li").first.get_by_role("button", name="Put back").click()
+        expect(panel.locator("li")).to_have_count(1)
+        expect(page.locator("#feed .payload")).to_have_text(["stays", "wanted"])
+        panel.get_by_role("button", name="Forget").click()
+        panel.get_by_role("button", name="Forget for good?").click()
+        expect(page.locator("#alarm")).to_be_hidden()
+    assert elsewhere(tmp_path, lambda room: room.vanished()) == []
+    assert b"meant to go" not in path.read_bytes()
+
+
+def test_a_stalled_watcher_is_said(tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    say(tmp_path, "x")
+    looked_s = 1.0
+    monkeypatch.setattr(Mailroom, "last_look_s", lambda _: looked_s)
+    monkeypatch.setattr("mq_server.monitor.events.BEAT_S", 0.1)
+    with background(tmp_path) as url, opened(browser, url) as page:
+        expect(page.locator("#alarm")).to_be_hidden()
+        looked_s = 42.0
+        expect(page.locator("#alarm")).to_contain_text("The watcher has stalled.")
+        page.locator("#alarm button").click()
+        expect(page.locator("#panel-problems h3")).to_have_text("The watcher has stalled")
+        expect(page.locator("#panel-problems")).to_contain_text("42 s ago")
+        looked_s = 0.5
+        expect(page.locator("#alarm")).to_be_hidden()
+
+
 # --- taking part ------------------------------------------------------------------------------------------------------
 
 
@@ -320,6 +384,10 @@ def test_read_only_offers_nothing_to_write(tmp_path: Path, browser: Browser) -> 
         expect(page.locator("#compose")).to_be_hidden()
         expect(page.locator("#me")).to_be_hidden()
         expect(page.locator("#panel-thread .reply")).to_have_count(0)
+        elsewhere(tmp_path, lambda room: room.settle("narrator", reject="narrator:1", reason="no"))
+        page.locator("#alarm button").click()
+        expect(page.locator("#panel-problems .copy")).to_contain_text("mq settle dead_letters --reopen")
+        expect(page.locator("#panel-problems li .actions")).to_have_count(0)
 
 
 def test_the_keyboard_goes_everywhere(tmp_path: Path, browser: Browser) -> None:

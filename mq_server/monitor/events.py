@@ -91,8 +91,7 @@ class Events:
                     continue
                 if names:
                     yield _event("changed", {"channels": sorted(names)})
-                names = await changes.changed(BEAT_S)
-                if not names:
+                while not (names := await changes.changed(BEAT_S)) and not self._closed.is_set():
                     yield _event("beat", {"looked_s": self._room.last_look_s()})
 
 

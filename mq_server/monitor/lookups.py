@@ -11,6 +11,7 @@ from mq_server import __version__
 from mq_server.answers import ChannelState, Traffic
 from mq_server.errors import InvalidRequest
 from mq_server.mailroom import Mailroom
+from mq_server.message import Message
 from mq_server.monitor.fragments import heading, shown
 from mq_server.monitor.guard import Guard
 from mq_server.names import DEAD_LETTERS
@@ -25,6 +26,7 @@ PAGE = 60
 _BEGINNING = "1970-01-01T00:00:00Z"
 _MOST_AGENTS = 40
 _THREAD = 400
+_LETTERS = 20
 _LEAST_CHART, _CHART, _MOST_CHART = 240, 420, 2000
 
 
@@ -159,8 +161,9 @@ class Lookups:
         """What is wrong: in the files, vanished, rejected; and whether the watcher looks."""
         vanished = await self._room.vanished()
         directory = await self._room.directory()
-        letters = await self._room.activity(channel=DEAD_LETTERS, limit=20)
         unread = next((state.unread for state in directory.channels if state.channel == DEAD_LETTERS), 0)
+        # As somebody else: a look, by which nothing counts as fetched.
+        letters = (await self._room.read(DEAD_LETTERS, caller="monitor", limit=_LETTERS)).messages if unread else ()
         lost = {each.id for each in vanished}
         return {
             "damaged": [
@@ -169,9 +172,14 @@ class Lookups:
                 if not any(each.message.startswith(name) for name in lost)
             ],
             "vanished": [each.as_json() | {"what": visible_line(each.what)} for each in vanished],
-            "dead_letters": {"unread": unread, "messages": await shown(self._room, letters.messages)},
+            "dead_letters": {"unread": unread, "messages": [_letter(each) for each in letters]},
             "looked_s": self._room.last_look_s(),
         }
+
+
+def _letter(letter: Message) -> dict[str, Any]:
+    channel, reason = letter.payload.get("channel"), letter.payload.get("reason")
+    return heading(letter) | {"from": visible_line(str(channel)), "reason": visible_line(str(reason))}
 
 
 def _channel(state: ChannelState) -> dict[str, Any]:
