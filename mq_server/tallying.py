@@ -1,11 +1,18 @@
-"""The part of the façade that counts who wrote to whom and when, from columns: no message is read for it."""
+"""The part of the façade that counts: who wrote to whom and when, and how many messages stand before a place.
+
+Everything is counted from columns: no message is read for it.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import Counter
+from collections.abc import Sequence
 
 from mq_server.answers import Sent, Traffic
-from mq_server.room import Room
+from mq_server.columns import ChannelIndex
+from mq_server.names import id_text
+from mq_server.room import Room, channel_matcher
 
 
 class Tallying(Room):
@@ -49,3 +56,78 @@ class Tallying(Room):
             return Traffic(sent=tuple(sent), pairs=dict(pairs))
 
         return await self._shelf.consistent(None, answer)
+
+    async def rows_before(
+        self, references: Sequence[str], *, channel: str | Sequence[str] | None = None
+    ) -> tuple[list[int], int]:
+        """How far down the timeline messages stand, counted in rows: every copy and every version is one.
+
+        Args:
+            references: Messages or times.
+            channel: A name, a glob, or several; None for all.
+
+        Returns:
+            For each how many rows come before it, and how many rows there are.
+
+        Raises:
+            UnknownReference, AmbiguousReference: A name fits none, or several.
+        """
+        wants = channel_matcher(channel)
+
+        def answer() -> tuple[list[int], int]:
+            indexes = [index for name, index in self._index.channels.items() if wants(name)]
+            keys = map(self._moment, references)
+            return [sum(_rows_before(index, key) for index in indexes) for key in keys], sum(map(len, indexes))
+
+        return await self._shelf.consistent(None, answer)
+
+    async def id_at(self, row: int, *, channel: str | Sequence[str] | None = None) -> str | None:
+        """The id of the message at a row of the timeline, counted as `rows_before` counts.
+
+        Args:
+            row: How many rows stand before it; the last row's message is given for more.
+            channel: A name, a glob, or several; None for all.
+
+        Returns:
+            The id; None if there is no message.
+        """
+        wants = channel_matcher(channel)
+
+        def answer() -> str | None:
+            indexes = [index for name, index in self._index.channels.items() if wants(name) and len(index)]
+            if not indexes:
+                return None
+            wanted = max(0, min(row, sum(map(len, indexes)) - 1))
+            ends = [
+                (index.times_us[order[0]], index.times_us[order[-1]]) for index in indexes if (order := index.by_time())
+            ]
+            low, high = min(first for first, _ in ends), max(last for _, last in ends)
+            while low < high:  # the first moment with more than `wanted` rows up to it
+                middle = (low + high) // 2
+                if sum(_rows_before(index, (middle + 1, 0)) for index in indexes) > wanted:
+                    high = middle
+                else:
+                    low = middle + 1
+            before = sum(_rows_before(index, (low, 0)) for index in indexes)
+            same_moment = sorted(identity for index in indexes for identity in _ids_at(index, low))
+            return id_text(same_moment[wanted - before])
+
+        return await self._shelf.consistent(None, answer)
+
+
+def _rows_before(index: ChannelIndex, key: tuple[int, int]) -> int:
+    order = index.by_time()
+    # By time first, which takes no tuple for each probe; few messages share a microsecond.
+    first = bisect_left(order, key[0], key=index.times_us.__getitem__)
+    if not key[1]:
+        return first
+    last = bisect_right(order, key[0], first, key=index.times_us.__getitem__)
+    return bisect_left(order, key, first, last, key=index.key)
+
+
+def _ids_at(index: ChannelIndex, time_us: int) -> list[int]:
+    order = index.by_time()
+    return [
+        index.identity(order[at])
+        for at in range(_rows_before(index, (time_us, 0)), _rows_before(index, (time_us + 1, 0)))
+    ]

@@ -20,6 +20,7 @@ from tests.serving import run
 from tests.test_html import check_harmless, contrast, from_hex
 
 STATIC = Path(mq_server.monitor.__file__).parent / "static"
+_MANY_MORE = 150
 READS = ("session", "channels", "feed", "scenes", "traffic", "problems", "search?q=rain")
 
 
@@ -103,7 +104,7 @@ def test_a_post_needs_the_pages_token(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with monitored(tmp_path) as http:
             for headers in ({}, {"X-Mq-Token": "wrong"}):
-                for path in ("post", "read"):
+                for path in ("post", "read", "letters", "vanished"):
                     assert (await http.post(f"/api/{path}", headers=headers, json=NOTE)).status_code == 403
             headers = await token_of(http)
             form = await http.post("/api/post", headers=headers, data={"channel": "narrator"})
@@ -133,7 +134,8 @@ def test_read_only_turns_posting_off_and_tells_no_token(tmp_path: Path) -> None:
                 answer = await http.post("/api/post", headers=headers, json=NOTE)
                 assert answer.status_code == 403
                 assert "--read-only" in answer.json()["error"]
-                assert (await http.post("/api/read", headers=headers, json=NOTE)).status_code == 403
+                for path in ("read", "letters", "vanished"):
+                    assert (await http.post(f"/api/{path}", headers=headers, json=NOTE)).status_code == 403
             assert (await get(http, "feed"))["messages"] == []
 
     run(scenario())
@@ -171,6 +173,17 @@ def test_the_feed_pages_both_ways_over_any_channels_and_jumps_to_a_time(tmp_path
             assert ids(pair) == [each for number, each in enumerate(sent) if number % 3 != 2 or number == 12]
             assert ids(await get(http, "feed", channel="writer")) == sent[2:12:3]
             assert ids(await get(http, "feed", sender="nobody")) == []
+            # Where a page stands in the whole: thirteen messages, the last of them in two mailboxes.
+            assert newest["rows"] == {"total": 14, "first": 8, "last": 12}
+            assert oldest["rows"] == {"total": 14, "first": 0, "last": 2}
+            assert (await get(http, "feed", sender="nobody"))["rows"] == {"total": 14}
+            for row in range(12):
+                found = await get(http, "feed", row=row, limit=2)
+                assert ids(found) == sent[row : row + 2]
+                assert found["rows"]["first"] == row
+                assert found["older"] is (row > 0)
+            assert ids(await get(http, "feed", row=2, channel="writer")) == sent[8:12:3]
+            assert ids(await get(http, "feed", row=99)) == []
 
     run(scenario())
 
@@ -273,6 +286,39 @@ def test_people_take_part_by_the_same_facade_as_agents(tmp_path: Path) -> None:
     run(scenario())
 
 
+def test_dead_letters_and_what_vanished_are_decided_by_the_facade(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with monitored(tmp_path) as http, Mailroom(tmp_path) as room:
+            headers = await token_of(http)
+
+            async def decided(path: str, **fields: Any) -> int:
+                return (await http.post(f"/api/{path}", headers=headers, json=fields)).status_code
+
+            first, second = await said(room, "one"), await said(room, "two")
+            await room.settle("narrator", reject=[first, second], reason="no")
+            letters = (await get(http, "problems"))["dead_letters"]
+            assert [each["reason"] for each in letters["messages"]] == ["no", "no"]
+            assert (await decided("letters", op="reopen", ids=[letters["messages"][0]["id"]], caller="writer")) == 200
+            assert (await decided("letters", op="ack", ids=[letters["messages"][1]["id"]], caller="writer")) == 200
+            assert [each.id for each in (await room.read("narrator", ack=True)).messages] == [first]
+            assert (await get(http, "problems"))["dead_letters"] == {"unread": 0, "messages": []}
+            (tmp_path / "narrator.jsonl").write_bytes(b"")
+            lost = [
+                each["id"] for each in (await get(http, "problems"))["vanished"] if each["file"] == "narrator.jsonl"
+            ]
+            assert lost == [first, second]
+            assert (await decided("vanished", op="restore", ids=[first])) == 200
+            assert (await decided("vanished", op="accept", ids=[second])) == 200
+            assert (await get(http, "problems"))["vanished"] == []
+            assert ids(await get(http, "feed", channel="narrator")) == [first]
+            for fields in ({"op": "burn", "ids": [first]}, {"op": "restore"}, {"op": "restore", "ids": [1]}):
+                assert (await decided("vanished", **fields)) == 400
+                assert (await decided("letters", **fields)) == 400
+            assert (await decided("vanished", op="accept", ids=[first])) == 404
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("text", [HOSTILE, "'\"><svg onload=alert(1)>", "\u202egnp\u202c\x1b]0;x\x07"])
 def test_hostile_messages_come_as_harmless_markup(tmp_path: Path, text: str) -> None:
     count = write_hostile(tmp_path, text)
@@ -371,6 +417,23 @@ def test_a_merge_into_the_past_is_told_and_misses_nothing(tmp_path: Path) -> Non
                 assert event.content["again"] is True
                 assert late in ids(event.content)
                 assert ids(await get(http, "feed")) == [late, first]
+
+    run(scenario())
+
+
+def test_after_a_merge_into_a_long_past_the_page_looks_itself(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Mailroom(tmp_path / "other") as other, Mailroom(tmp_path / "here") as room:
+            await said(other, "written on another branch")
+            for number in range(_MANY_MORE):
+                await said(room, f"{number}")
+            async with monitored(tmp_path / "here") as http, events(http) as stream:
+                await heard(stream, "hello")
+                path = tmp_path / "here" / "narrator.jsonl"
+                path.write_bytes((tmp_path / "other" / "narrator.jsonl").read_bytes() + path.read_bytes())
+                assert (await anext(stream)).name == "merged"
+                last = await said(room, "after")
+                assert ids((await heard(stream)).content) == [last]
 
     run(scenario())
 

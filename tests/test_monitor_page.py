@@ -94,6 +94,13 @@ def write_many(root: Path, count: int, *, channels: int) -> None:
         (root / f"{CHANNELS[part]}.jsonl").write_bytes(b"".join(lines))
 
 
+def top_of(page: Page, text: str) -> float:
+    """How far down the screen the message with that text stands, in pixels."""
+    box = page.locator("#feed .message").filter(has=page.get_by_text(text, exact=True)).bounding_box()
+    assert box
+    return float(box["y"])
+
+
 def a_scene(root: Path) -> str:
     """A scene that failed, was told why, and passed; the id of the second version."""
 
@@ -137,12 +144,10 @@ def test_the_feed_is_live_and_keeps_its_place(tmp_path: Path, browser: Browser) 
         expect(feed.locator(".message").last).to_contain_text("somebody else’s process")
         expect(feed.locator(".message").last).to_be_in_viewport()
         feed.evaluate("node => { node.scrollTop = 400; }")
-        seen = feed.locator(".message").nth(5)
-        before = seen.bounding_box()
+        before = top_of(page, "message 6")
         say(tmp_path, "while reading above")
         expect(feed.locator(".message")).to_have_count(32)
-        after = seen.bounding_box()
-        assert before and after and abs(after["y"] - before["y"]) < 10, (before, after)
+        assert abs(top_of(page, "message 6") - before) <= 1
         expect(page.locator("#newer")).to_have_text("1 new message ↓")
         page.locator("#newer").click()
         expect(feed.get_by_text("while reading above")).to_be_in_viewport()
@@ -279,6 +284,70 @@ def test_what_is_wrong_is_seen_at_once_with_what_to_do(tmp_path: Path, browser: 
         expect(panel).to_contain_text("mq settle dead_letters --reopen")
 
 
+def test_a_dead_letter_is_sent_back_or_acknowledged_by_a_button(tmp_path: Path, browser: Browser) -> None:
+    first, second = say(tmp_path, "one"), say(tmp_path, "two")
+    elsewhere(tmp_path, lambda room: room.settle("narrator", reject=[first.id, second.id], reason="no rain here"))
+    with background(tmp_path) as url, opened(browser, url) as page:
+        page.locator("#alarm button").click()
+        letters = page.locator("#panel-problems li")
+        expect(letters).to_have_count(2)
+        expect(letters.first).to_contain_text("from narrator: no rain here")
+        letters.first.get_by_role("button", name="Send back to narrator").click()
+        expect(page.locator("#toast")).to_have_text("Say first who you are")
+        page.locator("#me").fill("writer")
+        letters.first.get_by_role("button", name="Send back to narrator").click()
+        expect(letters).to_have_count(1)
+        letters.get_by_role("button", name="Acknowledge").click()
+        expect(page.locator("#alarm")).to_be_hidden()
+        expect(page.locator("#panel-problems")).to_contain_text("All is well")
+        expect(page.get_by_role("tab", name="Problems")).to_be_focused()
+    assert len(elsewhere(tmp_path, lambda room: room.read("narrator")).messages) == 1
+
+
+def test_vanished_messages_are_put_back_or_forgotten_by_a_button(tmp_path: Path, browser: Browser) -> None:
+    say(tmp_path, "stays")
+    path = tmp_path / "narrator.jsonl"
+    kept = path.read_bytes()
+    for text in ("wanted", "meant to go"):
+        say(tmp_path, text)
+    elsewhere(tmp_path, lambda room: room.read("narrator", ack=True))  # else it would be put back at once
+    with background(tmp_path) as url, opened(browser, url) as page:
+        expect(page.locator("#feed .message")).to_have_count(3)
+        path.write_bytes(kept)
+        expect(page.locator("#alarm")).to_contain_text("2 vanished messages")
+        expect(page.locator("#feed .payload")).to_have_text(["stays"])
+        page.locator("#alarm button").click()
+        page.locator("#me").fill("writer")
+        panel = page.locator("#panel-problems")
+        expect(panel.locator("li")).to_have_count(2)
+        expect(panel.locator("li").first).to_contain_text("A reader had it before.")
+        expect(panel.locator(".copy")).to_have_text(["mq recover", "mq recover --restore", "mq recover --accept"])
+        panel.locator("li").first.get_by_role("button", name="Put back").click()
+        expect(panel.locator("li")).to_have_count(1)
+        expect(page.locator("#feed .payload")).to_have_text(["stays", "wanted"])
+        panel.get_by_role("button", name="Forget").click()
+        panel.get_by_role("button", name="Forget for good?").click()
+        expect(page.locator("#alarm")).to_be_hidden()
+    assert elsewhere(tmp_path, lambda room: room.vanished()) == []
+    assert b"meant to go" not in path.read_bytes()
+
+
+def test_a_stalled_watcher_is_said(tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    say(tmp_path, "x")
+    looked_s = 1.0
+    monkeypatch.setattr(Mailroom, "last_look_s", lambda _: looked_s)
+    monkeypatch.setattr("mq_server.monitor.events.BEAT_S", 0.1)
+    with background(tmp_path) as url, opened(browser, url) as page:
+        expect(page.locator("#alarm")).to_be_hidden()
+        looked_s = 42.0
+        expect(page.locator("#alarm")).to_contain_text("The watcher has stalled.")
+        page.locator("#alarm button").click()
+        expect(page.locator("#panel-problems h3")).to_have_text("The watcher has stalled")
+        expect(page.locator("#panel-problems")).to_contain_text("42 s ago")
+        looked_s = 0.5
+        expect(page.locator("#alarm")).to_be_hidden()
+
+
 # --- taking part ------------------------------------------------------------------------------------------------------
 
 
@@ -315,6 +384,10 @@ def test_read_only_offers_nothing_to_write(tmp_path: Path, browser: Browser) -> 
         expect(page.locator("#compose")).to_be_hidden()
         expect(page.locator("#me")).to_be_hidden()
         expect(page.locator("#panel-thread .reply")).to_have_count(0)
+        elsewhere(tmp_path, lambda room: room.settle("narrator", reject="narrator:1", reason="no"))
+        page.locator("#alarm button").click()
+        expect(page.locator("#panel-problems .copy")).to_contain_text("mq settle dead_letters --reopen")
+        expect(page.locator("#panel-problems li .actions")).to_have_count(0)
 
 
 def test_the_keyboard_goes_everywhere(tmp_path: Path, browser: Browser) -> None:
@@ -412,10 +485,81 @@ def test_a_hundred_thousand_messages_paint_at_once_and_scroll(tmp_path: Path, br
         # On a machine that does nothing else; tests run beside others.
         assert painted_ms < 300 * (max(1.0, os.getloadavg()[0]) if hasattr(os, "getloadavg") else 4)
         for expected in range(MANY - 60, MANY - 601, -60):
-            feed.evaluate("node => { node.scrollTop = 0; }")
+            # Up to the first that is loaded.
+            feed.evaluate("node => { node.scrollTop = node.querySelector('.message').offsetTop - node.offsetTop; }")
             expect(feed.get_by_text(f"message {expected}", exact=True)).to_be_attached()
         assert feed.locator(".message").count() <= 300
         page.keyboard.press("g")
         expect(feed.get_by_text("message 1", exact=True)).to_be_in_viewport()
         page.locator("#newer").click()
         expect(feed.get_by_text(f"message {MANY}", exact=True)).to_be_in_viewport()
+
+
+def test_the_scrollbar_spans_everything_and_loads_where_one_drags_it(tmp_path: Path, browser: Browser) -> None:
+    write_many(tmp_path, MANY, channels=4)
+    with background(tmp_path) as url, opened(browser, url) as page:
+        feed = page.locator("#feed")
+        expect(feed.locator(".message").last).to_contain_text(f"message {MANY}")
+        for share in (0.5, 0.2, 0.9):
+            drag_to(page, share)
+            expect(feed.locator(f".message[aria-posinset='{number_in_sight(page)}']")).to_be_in_viewport()
+            assert abs(number_in_sight(page) / MANY - share) < 0.01
+            assert feed.locator(".message").count() <= 300
+        # What comes in, at the end or by a merge into the past, moves nothing of what is read.
+        text = f"message {number_in_sight(page) + 1}"
+        before = top_of(page, text)
+        say(tmp_path, "at the end")
+        expect(page.locator("#newer")).to_have_text("1 new message ↓")
+        late = encode_line(
+            said(MANY + 1, "note", {"text": "from a branch"}, timestamp=said(1, "note", {}).timestamp).stored()
+        )
+        path = tmp_path / "narrator.jsonl"
+        path.write_bytes(late + path.read_bytes())
+        expect(feed.locator(f"[aria-setsize='{MANY + 2}']").first).to_be_attached()
+        assert abs(top_of(page, text) - before) <= 1
+        drag_to(page, 1)
+        expect(feed.get_by_text("at the end", exact=True)).to_be_in_viewport()
+        drag_to(page, 0)
+        expect(feed.get_by_text("message 1", exact=True)).to_be_in_viewport()
+        expect(feed.get_by_text("from a branch", exact=True)).to_be_in_viewport()
+
+
+def test_the_scrollbar_of_a_filtered_feed_spans_what_it_shows(tmp_path: Path, browser: Browser) -> None:
+    write_many(tmp_path, 2000, channels=2)
+    with background(tmp_path) as url, opened(browser, url) as page:
+        feed = page.locator("#feed")
+        whole = feed.evaluate("node => node.scrollHeight")
+        page.get_by_role("tab", name="Activity").click()
+        page.locator(".legend button").filter(has_text="agent_1").click()
+        expect(page.locator(".chip")).to_have_text("from agent_1 ×")
+        expect(feed.locator(".message").last).to_contain_text("message 1993")
+        assert 0.5 < 8 * feed.evaluate("node => node.scrollHeight") / whole < 2
+        drag_to(page, 0.5)
+        assert abs(number_in_sight(page) / 2000 - 0.5) < 0.05
+        assert feed.locator(".message:not([data-sender=agent_1])").count() == 0
+        drag_to(page, 0)
+        expect(feed.get_by_text("message 1", exact=True)).to_be_in_viewport()
+
+
+def drag_to(page: Page, share: float) -> None:
+    """Put the scrollbar of the feed to a share of its way, and wait until messages stand there."""
+    move = """async share => {
+        const node = document.getElementById("feed");
+        node.scrollTop = Math.round((node.scrollHeight - node.clientHeight) * share);
+        const given_up = performance.now() + 15_000;
+        do await new Promise(requestAnimationFrame);
+        while (!(IN_SIGHT)() && performance.now() < given_up);
+    }"""
+    page.evaluate(move.replace("IN_SIGHT", IN_SIGHT), share)
+
+
+def number_in_sight(page: Page) -> int:
+    """The number of the first message that is wholly in sight."""
+    return int(str(page.evaluate(f"({IN_SIGHT})().querySelector('.payload').innerText")).split()[-1])
+
+
+IN_SIGHT = """() => {
+    const { top, bottom } = document.getElementById("feed").getBoundingClientRect();
+    const boxes = [...document.querySelectorAll("#feed .message")].map((node) => [node, node.getBoundingClientRect()]);
+    return boxes.find(([, box]) => box.top >= top && box.bottom <= bottom)?.[0];
+}"""

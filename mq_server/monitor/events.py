@@ -4,6 +4,8 @@ Events
     hello: The stream stands; what the page loads from now on misses nothing. Its id is the place it goes on from.
     messages: New messages, oldest first; the id is the place after them. With `again` set, messages have come into an
         earlier place (git has merged), and some may have been sent before: the page knows messages by their ids.
+    merged: So many messages may have been sent before that they are not sent again: the page looks again at what it
+        shows. The id is the end of the timeline.
     changed: Something else about these channels: receipts, an edited line, a file replaced.
     beat: Nothing new for a while; and how long ago the watcher looked at the files (`looked_s`).
     lost: The place the page wanted to go on from means nothing here: it loads anew.
@@ -77,6 +79,10 @@ class Events:
             names: set[str] = set()
             while not self._closed.is_set():
                 page = await self._room.activity(since=since, limit=_BATCH)
+                if page.merged and page.more:
+                    since = (await self._room.activity(limit=1)).next
+                    yield _event("merged", {}, since)
+                    continue
                 since = page.next
                 if page.messages:
                     content = {"messages": await shown(self._room, page.messages), "again": page.merged}
@@ -85,8 +91,7 @@ class Events:
                     continue
                 if names:
                     yield _event("changed", {"channels": sorted(names)})
-                names = await changes.changed(BEAT_S)
-                if not names:
+                while not (names := await changes.changed(BEAT_S)) and not self._closed.is_set():
                     yield _event("beat", {"looked_s": self._room.last_look_s()})
 
 

@@ -11,6 +11,7 @@ from mq_server import __version__
 from mq_server.answers import ChannelState, Traffic
 from mq_server.errors import InvalidRequest
 from mq_server.mailroom import Mailroom
+from mq_server.message import Message
 from mq_server.monitor.fragments import heading, shown
 from mq_server.monitor.guard import Guard
 from mq_server.names import DEAD_LETTERS
@@ -22,8 +23,10 @@ from mq_server.scenes import PASS_SCORE
 
 PAGE = 60
 """How many messages the feed loads at a time, unless asked for another number."""
+_BEGINNING = "1970-01-01T00:00:00Z"
 _MOST_AGENTS = 40
 _THREAD = 400
+_LETTERS = 20
 _LEAST_CHART, _CHART, _MOST_CHART = 240, 420, 2000
 
 
@@ -62,19 +65,23 @@ class Lookups:
         }
 
     async def feed(self, request: Request) -> dict[str, Any]:
-        """A stretch of the timeline, oldest first: the newest, or around `before`, `after` or `at` (a time).
+        """A stretch of the timeline, oldest first: the newest, or around `before`, `after`, `at` (a time) or `row`.
 
-        `older` and `newer` say whether it goes on there.
+        `older` and `newer` say whether it goes on there; `rows` how many rows the chosen channels have, and which of
+        them the first and the last message are, whatever else is filtered: the place of the stretch in the whole.
         """
         asked = request.query_params
-        limit = _number(asked.get("limit"), PAGE)
+        channel = asked.getlist("channel") or None
         options: dict[str, Any] = {
-            "channel": asked.getlist("channel") or None,
+            "channel": channel,
             "sender": asked.get("sender") or None,
             "msg_type": asked.get("type") or None,
-            "limit": limit,
+            "limit": _number(asked.get("limit"), PAGE),
         }
         after = asked.get("after") or asked.get("at")
+        if (row := asked.get("row")) is not None:
+            above = _number(row, 0) - 1
+            after = _BEGINNING if above < 0 else await self._room.id_at(above, channel=channel)
         if after is not None:
             activity = await self._room.activity(since=after, **options)
             newer = activity.more
@@ -84,7 +91,14 @@ class Lookups:
             before = asked.get("before")
             activity = await self._room.activity(until=before, **options)
             older, newer = activity.more, before is not None
-        return {"messages": await shown(self._room, activity.messages), "older": older, "newer": newer}
+        ends = [message.id for message in activity.messages[:1] + activity.messages[-1:]]
+        places, total = await self._room.rows_before(ends, channel=channel)
+        return {
+            "messages": await shown(self._room, activity.messages),
+            "older": older,
+            "newer": newer,
+            "rows": {"total": total, "first": places[0], "last": places[1]} if places else {"total": total},
+        }
 
     async def message(self, request: Request) -> dict[str, Any]:
         """One message in its newest version."""
@@ -147,8 +161,9 @@ class Lookups:
         """What is wrong: in the files, vanished, rejected; and whether the watcher looks."""
         vanished = await self._room.vanished()
         directory = await self._room.directory()
-        letters = await self._room.activity(channel=DEAD_LETTERS, limit=20)
         unread = next((state.unread for state in directory.channels if state.channel == DEAD_LETTERS), 0)
+        # As somebody else: a look, by which nothing counts as fetched.
+        letters = (await self._room.read(DEAD_LETTERS, caller="monitor", limit=_LETTERS)).messages if unread else ()
         lost = {each.id for each in vanished}
         return {
             "damaged": [
@@ -157,9 +172,14 @@ class Lookups:
                 if not any(each.message.startswith(name) for name in lost)
             ],
             "vanished": [each.as_json() | {"what": visible_line(each.what)} for each in vanished],
-            "dead_letters": {"unread": unread, "messages": await shown(self._room, letters.messages)},
+            "dead_letters": {"unread": unread, "messages": [_letter(each) for each in letters]},
             "looked_s": self._room.last_look_s(),
         }
+
+
+def _letter(letter: Message) -> dict[str, Any]:
+    channel, reason = letter.payload.get("channel"), letter.payload.get("reason")
+    return heading(letter) | {"from": visible_line(str(channel)), "reason": visible_line(str(reason))}
 
 
 def _channel(state: ChannelState) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from mq_server.errors import InvalidRequest
 from mq_server.mailroom import Mailroom
 from mq_server.monitor.guard import body_of
+from mq_server.names import DEAD_LETTERS
 
 _BATCH = 500
 
@@ -47,11 +48,8 @@ class Partaking:
         """Mark messages of a channel as read: those named in `ids`, or everything that is unread now."""
         fields = await body_of(request)
         channel, reader = _text(fields, "channel") or "", _text(fields, "reader")
-        ids = fields.get("ids")
-        if ids is not None:
-            if not isinstance(ids, list) or not all(isinstance(each, str) for each in ids) or not ids:
-                raise InvalidRequest(["ids must be a list of messages' names"])
-            settled = await self._room.settle(channel, ack=ids, reader=reader, caller=reader)
+        if fields.get("ids") is not None:
+            settled = await self._room.settle(channel, ack=_ids(fields), reader=reader, caller=reader)
             return settled.as_json()
         count = 0
         while True:
@@ -59,6 +57,37 @@ class Partaking:
             count += len(page.messages)
             if not page.remaining or not page.messages:
                 return {"channel": channel, "reader": reader, "read": count}
+
+    async def letters(self, request: Request) -> dict[str, Any]:
+        """Settle dead letters: reopen what they are about, or acknowledge them as they are."""
+        fields = await body_of(request)
+        op, caller = _choice(fields, "op", ("reopen", "ack")), _text(fields, "caller")
+        if op == "reopen":
+            settled = await self._room.settle(DEAD_LETTERS, reopen=_ids(fields), caller=caller)
+        else:
+            settled = await self._room.settle(DEAD_LETTERS, ack=_ids(fields), reader=DEAD_LETTERS, caller=caller)
+        return settled.as_json()
+
+    async def vanished(self, request: Request) -> dict[str, Any]:
+        """Decide about what has vanished: append it again, or take it as meant."""
+        fields = await body_of(request)
+        op, ids = _choice(fields, "op", ("restore", "accept")), _ids(fields)
+        decided = await (self._room.restore(ids) if op == "restore" else self._room.accept(ids))
+        return {"vanished": [each.as_json() for each in decided]}
+
+
+def _choice(fields: dict[str, Any], name: str, choices: tuple[str, ...]) -> str:
+    value = _text(fields, name)
+    if value not in choices:
+        raise InvalidRequest([f"{name} must be {' or '.join(choices)}"])
+    return value
+
+
+def _ids(fields: dict[str, Any]) -> list[str]:
+    ids = fields.get("ids")
+    if not isinstance(ids, list) or not all(isinstance(each, str) for each in ids) or not ids:
+        raise InvalidRequest(["ids must be a list of messages' names"])
+    return ids
 
 
 def _text(fields: dict[str, Any], name: str) -> str | None:

@@ -48,13 +48,13 @@ class Monitor:
             "search",
             "problems",
         )
+        done = ("post", "read", "letters", "vanished")
         self.routes = [
             Route("/", guard.page(_page)),
             Route("/static/{name}", guard.page(_file)),
             Route("/events", guard.stream(self._events.answer)),
             *(Route(f"/api/{name}", guard.lookup(getattr(lookups, name))) for name in asked),
-            Route("/api/post", guard.post(partaking.post), methods=["POST"]),
-            Route("/api/read", guard.post(partaking.read), methods=["POST"]),
+            *(Route(f"/api/{name}", guard.post(getattr(partaking, name)), methods=["POST"]) for name in done),
         ]
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ import { Thread } from "./thread.js";
 const SOON_MS = 150;
 const SELDOM_MS = 2000;
 const RARELY_MS = 6000;
+const SETTLED_MS = 2500; // what is missing for a moment only, while git goes in steps, has not vanished
 
 const act = {
   me: () => compose.me,
@@ -119,10 +120,10 @@ const lookAtChannels = paced(async () => {
   drawAbout();
   drawInbox();
 }, 500);
-const lookAtThread = paced(() => (panels.now === "activity" ? null : panels.refresh()), SELDOM_MS);
+const lookAtThread = paced(() => (["activity", "problems"].includes(panels.now) ? null : panels.refresh()), SELDOM_MS);
 const lookAtActivity = paced(() => (panels.now === "activity" ? panels.refresh() : null), RARELY_MS);
 const lookAtContext = () => (lookAtThread(), lookAtActivity());
-const lookAtProblems = paced(() => (panels.now === "problems" ? null : problems.refresh()), SELDOM_MS);
+const lookAtProblems = paced(() => problems.refresh(), SELDOM_MS);
 const lookAgain = paced(() => feed.reconcile(), SELDOM_MS);
 
 function drawInbox() {
@@ -158,7 +159,7 @@ const handlers = {
     await feed.newest();
   },
   messages({ messages, again }) {
-    feed.take(messages);
+    feed.take(messages, again);
     const told = new Set(messages.flatMap((message) => message.to));
     handlers.told = told;
     lookAtChannels();
@@ -170,14 +171,20 @@ const handlers = {
     lookAtChannels();
     lookAtContext();
     lookAtProblems();
+    setTimeout(lookAtProblems, SETTLED_MS);
     if (names.some((name) => !handlers.told?.has(name))) lookAgain();
     handlers.told = null;
+  },
+  merged() {
+    lookAtChannels();
+    lookAtContext();
+    lookAgain();
   },
   lost() {
     feed.newest();
   },
-  beat() {
-    lookAtProblems();
+  beat({ looked_s }) {
+    problems.beat(looked_s);
   },
   state(state) {
     const node = byId("link-state");

@@ -1,30 +1,35 @@
-// The feed: a window on the timeline, at most WINDOW messages long, that slides as one scrolls, so that a hundred
-// thousand messages cost no more than a few hundred. What comes in keeps the place of what is being read.
+// The feed: a stretch of the timeline, at most WINDOW messages long, that slides as one scrolls, so that a hundred
+// thousand messages cost no more than a few hundred. Where one drags the scrollbar to, a page is loaded there. What
+// comes in keeps the place of what is being read.
 
 import { get } from "./api.js";
-import { amount, byId, el, fragment, toast } from "./dom.js";
+import { amount, byId, toast } from "./dom.js";
+import { Stretch } from "./stretch.js";
 
 const PAGE = 60;
+const GLANCE = 30;
 const WINDOW = 240;
+const MOST = 900;
 const NEAR_PX = 900;
 const PINNED_PX = 48;
-
-const before = (one, other) => one.time_us - other.time_us || (one.id < other.id ? -1 : one.id > other.id ? 1 : 0);
+const END_PX = 2;
 
 export class Feed {
   constructor(node, button, onchange) {
     this.node = node;
     this.button = button;
     this.onchange = onchange;
-    this.items = [];
-    this.known = new Map();
+    this.stretch = new Stretch(node);
     this.question = { channel: [], sender: "", type: "" };
-    this.older = this.newer = false;
     this.unseen = 0;
     this.turn = 0;
     this.loading = false;
     node.addEventListener("scroll", () => this.scrolled(), { passive: true });
     button.addEventListener("click", () => this.newest());
+  }
+
+  get known() {
+    return this.stretch.known;
   }
 
   /** Whether a message belongs to what is shown. */
@@ -38,7 +43,7 @@ export class Feed {
   }
 
   get pinned() {
-    return !this.newer && this.node.scrollHeight - this.node.scrollTop - this.node.clientHeight < PINNED_PX;
+    return !this.stretch.newer && this.stretch.left < PINNED_PX;
   }
 
   // --- loading -------------------------------------------------------------------------------------------------------
@@ -51,7 +56,7 @@ export class Feed {
 
   async newest() {
     const found = await this.fetch({});
-    if (found) this.replace(found.messages, found.older, false, () => this.toBottom());
+    if (found) this.replace(found, () => this.toBottom());
   }
 
   /** Show the messages from a time on. */
@@ -62,7 +67,7 @@ export class Feed {
       toast("Nothing was said since then; these are the newest");
       return this.newest();
     }
-    this.replace(found.messages, found.older, found.newer, () => (this.node.scrollTop = 0));
+    this.replace(found, () => this.toTop());
   }
 
   /** Show a message among its neighbours. */
@@ -74,7 +79,8 @@ export class Feed {
         get("feed", { ...this.question, at: message.timestamp, limit: PAGE / 2 }),
       ]);
       if (turn !== this.turn) return;
-      this.replace([...above.messages, ...below.messages], above.older, below.newer, () => {});
+      const rows = { total: below.rows.total, first: (above.messages.length ? above : below).rows.first, last: below.rows.last };
+      this.replace({ messages: [...above.messages, ...below.messages], older: above.older, newer: below.newer, rows }, () => {});
     }
     const item = this.known.get(message.id);
     if (!item) return;
@@ -97,166 +103,134 @@ export class Feed {
     }
   }
 
-  replace(messages, older, newer, place) {
-    this.items = [];
-    this.known.clear();
-    this.older = older;
-    this.newer = newer;
+  /** Show a page in place of what is shown, and go to a place in it. */
+  replace({ messages, older, newer, rows }, go, rowPx = 0) {
+    this.stretch.clear();
+    Object.assign(this.stretch, { older, newer, rowPx });
     this.unseen = 0;
-    this.node.replaceChildren();
-    this.insert(messages);
-    this.tidy();
-    place();
-    this.tellUnseen();
+    this.stretch.insert(messages, rows);
+    this.stretch.tidy();
+    go();
+    this.changed();
   }
 
   async scrolled() {
+    this.stretch.note();
     this.tellUnseen();
-    if (this.loading || !this.items.length) return;
-    const { scrollTop, scrollHeight, clientHeight } = this.node;
-    if (this.older && scrollTop < NEAR_PX) await this.extend("before", this.items[0].message.id);
-    else if (this.newer && scrollHeight - scrollTop - clientHeight < NEAR_PX)
-      await this.extend("after", this.items.at(-1).message.id);
+    const { first, last, older, newer, left } = this.stretch;
+    if (this.loading || !first) return;
+    const row = this.stretch.missing();
+    const top = this.node.getBoundingClientRect().top;
+    if (row !== null) await this.load(() => this.seek(left < END_PX ? null : row));
+    else if (older && first.node.getBoundingClientRect().top > top - NEAR_PX) await this.load(() => this.extend("before", first.message.id));
+    else if (newer && left - this.stretch.below.clientHeight < NEAR_PX) await this.load(() => this.extend("after", last.message.id));
   }
 
-  async extend(side, id) {
+  /** One page at a time; then it is looked again where one is by now. */
+  async load(work) {
     this.loading = true;
     const turn = this.turn;
     try {
-      const found = await get("feed", { ...this.question, limit: PAGE, [side]: id });
-      if (turn !== this.turn) return;
-      this.keepingPlace(() => {
-        this.insert(found.messages);
-        if (side === "before") {
-          this.older = found.older;
-          if (this.items.length > WINDOW) {
-            this.drop(this.items.splice(WINDOW));
-            this.newer = true;
-          }
-        } else {
-          this.newer = found.newer;
-          if (this.items.length > WINDOW) {
-            this.drop(this.items.splice(0, this.items.length - WINDOW));
-            this.older = true;
-          }
-        }
-      });
+      const put = await work();
+      if (turn === this.turn) put();
     } catch (error) {
       toast(error.message, true);
+      return;
     } finally {
       this.loading = false;
     }
-    if (turn === this.turn) {
-      this.tidy();
-      requestAnimationFrame(() => this.scrolled());
-    }
+    this.changed();
+    requestAnimationFrame(() => this.scrolled());
+  }
+
+  async extend(side, id) {
+    const found = await get("feed", { ...this.question, limit: PAGE, [side]: id });
+    return () =>
+      this.stretch.keepingPlace(() => {
+        this.stretch.insert(found.messages, found.rows);
+        this.stretch[side === "before" ? "older" : "newer"] = side === "before" ? found.older : found.newer;
+        this.stretch.trim(WINDOW, side);
+      });
+  }
+
+  /** Load what stands at a row that the scrollbar was dragged to; null is the end. */
+  async seek(row) {
+    const asked = this.node.scrollTop;
+    let found = await get("feed", { ...this.question, limit: GLANCE, row });
+    if (!found.messages.length) found = await get("feed", { ...this.question, limit: GLANCE, row: (row = null) });
+    return () => {
+      const { unseen } = this;
+      const moved = this.node.scrollTop - asked;
+      this.replace(found, () => (row === null ? this.toBottom() : this.toTop(moved)), this.stretch.rowPx);
+      if (found.newer) this.unseen = unseen;
+    };
   }
 
   // --- what comes in -------------------------------------------------------------------------------------------------
 
-  /** Take in new messages. */
-  take(messages) {
+  /** Take in new messages. With `again`, some of them may have come before, and `reconcile` counts them. */
+  take(messages, again = false) {
+    const { stretch, pinned } = this;
     const fresh = messages.filter((message) => this.wants(message) && !this.known.has(message.id));
-    if (!fresh.length) return;
-    if (this.newer) {
-      this.unseen += fresh.length;
-      return this.tellUnseen();
-    }
-    const pinned = this.pinned;
-    this.keepingPlace(() => {
-      this.insert(fresh);
-      if (pinned && this.items.length > WINDOW) {
-        this.drop(this.items.splice(0, this.items.length - WINDOW));
-        this.older = true;
-      }
+    const near = fresh.filter((message) => !stretch.misses(message));
+    const count = again ? near.length : fresh.length;
+    if (!count) return;
+    stretch.keepingPlace(() => {
+      stretch.insert(near);
+      stretch.total += count;
+      if (pinned) stretch.trim(WINDOW, "after");
     });
-    if (!pinned) this.unseen += fresh.length;
-    this.tidy();
     if (pinned) this.toBottom();
+    else this.unseen += count;
+    this.changed();
   }
 
-  /** Look again at what is shown: lines were edited, a file was replaced. */
+  /** Look again at what is shown: lines were edited, a file was replaced, git has merged. */
   async reconcile() {
-    if (!this.items.length) return this.newest();
+    const { stretch } = this;
+    if (!stretch.first) return this.newest();
     const turn = this.turn;
-    const first = this.items[0].message;
-    const found = await get("feed", { ...this.question, at: first.timestamp, limit: Math.min(this.items.length + PAGE, 900) });
-    if (turn !== this.turn) return;
+    const found = await get("feed", { ...this.question, at: stretch.first.message.timestamp, limit: Math.min(stretch.items.length + PAGE, MOST) });
+    if (turn !== this.turn || !stretch.first) return;
+    if (!found.messages.length) return this.newest();
     const standing = new Map(found.messages.map((message) => [message.id, message]));
-    const pinned = this.pinned;
-    const last = found.messages.at(-1);
-    this.keepingPlace(() => {
-      const gone = this.items.filter(
-        (item) => !standing.has(item.message.id) || standing.get(item.message.id).html !== item.message.html,
-      );
-      const within = gone.filter((item) => !found.newer || !last || before(item.message, last) <= 0);
-      this.items = this.items.filter((item) => !within.includes(item));
-      this.drop(within);
-      const shown = this.items.at(-1)?.message;
-      this.insert(found.messages.filter((each) => !this.newer || !shown || before(each, shown) < 0 || within.some((item) => item.message.id === each.id)));
+    const { pinned } = this;
+    stretch.keepingPlace(() => {
+      const gone = stretch.items.filter(({ message }) => standing.get(message.id)?.html !== message.html);
+      stretch.items = stretch.items.filter((item) => !gone.includes(item));
+      stretch.drop(gone);
+      stretch.insert(found.messages, found.rows);
+      Object.assign(stretch, { older: found.older, newer: found.newer });
+      stretch.trim(WINDOW + PAGE, pinned ? "after" : "before");
     });
-    this.tidy();
+    if (!stretch.first) return this.newest();
     if (pinned) this.toBottom();
+    this.changed();
   }
 
-  // --- the window ----------------------------------------------------------------------------------------------------
-
-  insert(messages) {
-    for (const message of messages) {
-      if (this.known.has(message.id)) continue;
-      const node = fragment(message.html).firstElementChild;
-      node.dataset.id = message.id;
-      node.tabIndex = -1;
-      const item = { message, node };
-      let position = this.items.length;
-      while (position && before(this.items[position - 1].message, message) > 0) position--;
-      this.node.insertBefore(node, this.items[position]?.node ?? null);
-      this.items.splice(position, 0, item);
-      this.known.set(message.id, item);
-    }
-  }
-
-  drop(items) {
-    for (const { message, node } of items) {
-      node.remove();
-      this.known.delete(message.id);
-    }
-  }
-
-  /** Change the window while what is in sight stays where it is. */
-  keepingPlace(change) {
-    const top = this.node.getBoundingClientRect().top;
-    const seen = this.items.filter(({ node }) => node.getBoundingClientRect().bottom > top).slice(0, 12);
-    const tops = seen.map(({ node }) => node.getBoundingClientRect().top);
-    change();
-    const stays = seen.findIndex(({ node }) => node.isConnected);
-    if (stays >= 0) this.node.scrollTop += seen[stays].node.getBoundingClientRect().top - tops[stays];
-  }
+  // --- the place -----------------------------------------------------------------------------------------------------
 
   toBottom() {
     this.node.scrollTop = this.node.scrollHeight;
-    this.tellUnseen();
+    this.stretch.note();
   }
 
-  /** Days, the empty sign, and how many are unseen. */
-  tidy() {
-    for (const each of this.node.querySelectorAll(".nothing, .edge")) each.remove();
-    let day = this.older ? this.items[0]?.message.timestamp.slice(0, 10) : "";
-    for (const { message, node } of this.items) {
-      const own = message.timestamp.slice(0, 10);
-      if (own !== day) node.dataset.day = own;
-      else delete node.dataset.day;
-      day = own;
-    }
-    if (!this.items.length) this.node.append(el("p", { class: "nothing" }, "Nothing has been said here yet."));
-    else if (!this.older) this.node.prepend(el("p", { class: "edge" }, "The beginning"));
+  /** Put the first loaded message at the top, or so far above it. */
+  toTop(by = 0) {
+    const { first, node } = this.stretch;
+    if (first) this.stretch.shift(first.node.getBoundingClientRect().top - node.getBoundingClientRect().top + by);
+    if (!this.stretch.older && !by) node.scrollTop = 0;
+    this.stretch.note();
+  }
+
+  changed() {
     this.tellUnseen();
     this.onchange(this);
   }
 
   tellUnseen() {
     if (this.pinned) this.unseen = 0;
-    const away = this.newer || this.node.scrollHeight - this.node.scrollTop - this.node.clientHeight > 3 * this.node.clientHeight;
+    const away = this.stretch.newer || this.stretch.left > 3 * this.node.clientHeight;
     this.button.hidden = !this.unseen && !away;
     this.button.textContent = this.unseen ? `${amount(this.unseen, "new message")} ↓` : "To the newest ↓";
   }
@@ -275,23 +249,22 @@ export class Feed {
 
   /** Go to the next message down (1) or up (-1). */
   step(by) {
+    const { items } = this.stretch;
     const current = this.current;
-    let position = current ? this.items.indexOf(current) + by : this.inSight();
-    position = Math.max(0, Math.min(position, this.items.length - 1));
-    const item = this.items[position];
+    let position = current ? items.indexOf(current) + by : this.lastInSight();
+    position = Math.max(0, Math.min(position, items.length - 1));
+    const item = items[position];
     if (!item) return;
     this.mark(item, true);
     const long = item.node.clientHeight > this.node.clientHeight;
     item.node.scrollIntoView({ block: long ? "start" : "nearest" });
   }
 
-  inSight() {
+  lastInSight() {
     const { top, bottom } = this.node.getBoundingClientRect();
-    for (let position = this.items.length - 1; position >= 0; position--) {
-      const box = this.items[position].node.getBoundingClientRect();
-      if (box.top >= top && box.top < bottom) return position;
-    }
-    return this.items.length - 1;
+    const boxes = this.stretch.items.map(({ node }) => node.getBoundingClientRect());
+    const position = boxes.findLastIndex((box) => box.top >= top && box.top < bottom);
+    return position < 0 ? boxes.length - 1 : position;
   }
 }
 

@@ -7,7 +7,7 @@ const RETRY_MS = 1000;
 const UNWATCHED_MS = 300_000;
 
 export class Live {
-  /** `handlers` has hello, messages, changed, lost, beat and state. */
+  /** `handlers` has hello, messages, merged, changed, lost, beat and state. */
   constructor(handlers) {
     this.handlers = handlers;
     this.place = null;
@@ -32,7 +32,7 @@ export class Live {
     this.source?.close();
     const source = new EventSource(this.place ? `/events?since=${encodeURIComponent(this.place)}` : "/events");
     this.source = source;
-    for (const name of ["hello", "messages", "changed", "lost", "beat"])
+    for (const name of ["hello", "messages", "merged", "changed", "lost", "beat"])
       source.addEventListener(name, (event) => {
         if (source !== this.source) return;
         if (event.lastEventId) this.place = event.lastEventId;
