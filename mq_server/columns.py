@@ -16,18 +16,21 @@ from __future__ import annotations
 import threading
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator
-from itertools import pairwise
-from operator import attrgetter
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from hashlib import blake2b
+from itertools import compress, count, islice, pairwise
+from operator import attrgetter, eq
+from typing import Any, NamedTuple
 
+from mq_server.chains import LOW, NumberOf, RowOf, RowsOf
 from mq_server.errors import Problem
-from mq_server.message import Unreadable, parse_fields
-from mq_server.names import id_number, id_text, is_id, parse_time
+from mq_server.message import Unreadable, parse_keyed
+from mq_server.names import ID_LENGTH, id_number, id_text, parse_id, parse_time
 
-_LOW = (1 << 64) - 1
 _ID_BITS_PER_CHARACTER = 5
-_SORT_ROWS = 64  # from so many on, sorting all rows anew is quicker than putting each into its place
+_SUMMED_ROWS = 1024
+_SORT_ROWS, _SORT_PART = 64, 2048  # more late rows, and more than one of so many, are sorted in with all others
 
 
 class Place(NamedTuple):
@@ -37,33 +40,42 @@ class Place(NamedTuple):
     row: int
 
 
+class _Numbers(dict[str | None, int]):
+    """A number for each text, given out when it is first asked for."""
+
+    def __init__(self) -> None:
+        super().__init__({None: 0})
+        self.texts: list[str | None] = [None]
+        self._adding = threading.Lock()  # a long file is indexed in a thread, beside a short one on the event loop
+
+    def __missing__(self, text: str | None) -> int:
+        with self._adding:
+            if text in self:
+                return self[text]
+            number = len(self.texts)
+            self.texts.append(text)
+            self[text] = number
+            return number
+
+
 class Names:
     """Text that recurs in many rows (senders, types, scenes) as small numbers; 0 is 'none'."""
 
     def __init__(self) -> None:
-        self._numbers: dict[str | None, int] = {None: 0}
-        self._texts: list[str | None] = [None]
-        self._adding = threading.Lock()  # a long file is indexed in a thread, beside a short one on the event loop
+        self.numbers = _Numbers()
+        """The number of each text, given out anew if need be."""
 
     def number(self, text: str | None) -> int:
         """The number of a text, given out anew if need be."""
-        number = self._numbers.get(text)
-        if number is None:
-            with self._adding:
-                number = self._numbers.get(text)
-                if number is None:
-                    number = len(self._texts)
-                    self._texts.append(text)
-                    self._numbers[text] = number
-        return number
+        return self.numbers[text]
 
     def known(self, text: str) -> int:
         """The number of a text, or -1 if no row has it."""
-        return self._numbers.get(text, -1)
+        return self.numbers.get(text, -1)
 
     def text(self, number: int) -> str | None:
         """The text of a number."""
-        return self._texts[number]
+        return self.numbers.texts[number]
 
 
 class ChannelIndex:
@@ -84,33 +96,23 @@ class ChannelIndex:
         self.lengths = array("I")
         self.lines = array("I")
         self.times_us = array("q")
-        self.ids_high = array("Q")
-        self.ids_low = array("Q")
         self.senders = array("I")
         self.types = array("I")
         self.scenes = array("I")
-        self._columns = (
-            self.offsets,
-            self.lengths,
-            self.lines,
-            self.times_us,
-            self.ids_high,
-            self.ids_low,
-            self.senders,
-            self.types,
-            self.scenes,
-        )
-        self.id_sums = array("Q", [0])
+        self.rows = RowOf()
+        self.ids_low = self.rows.lows
+        self._greatest = -1
+        self.id_sums = Sums(self.ids_low)
         """Per row, the sum of the random halves of all ids before it, modulo 2**64: says whether two readings of a
         mailbox hold the same set of messages up to a place."""
-        self.rows: dict[int, int] = {}
-        self.replies: dict[int, list[int]] = {}
-        self.parents: dict[int, int] = {}
+        self.replies = RowsOf()
+        """The rows that answer a message, by its id."""
+        self.parents = NumberOf(self.replies)
+        """What a row answers."""
         self.replaces: dict[int, int] = {}
         self.expires_us: dict[int, int] = {}
         self.urgent: set[int] = set()
-        self.keyed: dict[tuple[int, str], int] = {}
-        """The newest row that a sender (by number) posted under a `dedup_key`."""
+        self._keyed = RowsOf()
         self.problems: list[Problem] = []
         self.archived = 0
         """How many rows, the first ones, stand in archived parts."""
@@ -118,7 +120,7 @@ class ChannelIndex:
         """How often a row was changed in place, because a greater line of the same id came."""
         self._in_time_order = True
         self._by_time = array("I")
-        self._time_sums = array("Q", [0])
+        self._time_sums = Sums(self.ids_low, self._by_time)
         self._conflicts: set[int] = set()
         self._other_lines: dict[int, int] = {}
         self._files = [_File(0, path, read_line)]
@@ -149,45 +151,62 @@ class ChannelIndex:
         return self._files[bisect_right(self._files, row, key=_first_row) - 1 if number is None else number]
 
     def add(self, offset: int, number: int, line: bytes) -> None:
-        """Take in one line, in file order.
+        """Take in one line, in file order; arguments as in `extend`."""
+        self.extend([(offset, number, line)])
+
+    def extend(self, lines: Iterable[tuple[int, int, bytes]]) -> None:
+        """Take in the next lines, in file order.
 
         Args:
-            offset: Where its bytes start in the file.
-            number: Its line number, from 1.
-            line: Its bytes without the line end.
+            lines: Where each one's bytes start in the file; its line number, from 1; its bytes without the line end.
         """
-        try:
-            fields = parse_fields(line)
-        except Unreadable as fault:
-            self.problems.append(Problem(self._path, number, str(fault)))
-            return
-        identity, time_us, name = id_number(fields["id"]), parse_time(fields["timestamp"]), self._names.number
-        sender, msg_type, scene = name(fields["sender"]), name(fields["msg_type"]), name(fields.get("scene"))
-        values = (offset, len(line), number, time_us, identity >> 64, identity & _LOW, sender, msg_type, scene)
-        row = self.rows.get(identity)
-        if row is None:
-            row = self.rows[identity] = len(self)
-            if row and time_us <= self.times_us[-1] and (time_us, identity) < self.key(row - 1):
-                self._in_time_order = False
-            self.id_sums.append((self.id_sums[-1] + identity) & _LOW)
-            for column, value in zip(self._columns, values, strict=True):
-                column.append(value)
-        else:
-            outranks = self._outranks(row, identity, number, line)
-            shown_elsewhere = self._file(row) is not self._files[-1]
-            self._other_lines[self.lines[row] if outranks and not shown_elsewhere else number] = row
-            if not outranks:
-                return
-            self._unlink(row)
-            if shown_elsewhere:
-                self._files_of[row] = len(self._files) - 1
-            self.rewritten += 1
-            self._in_time_order = False
-            self._by_time, self._time_sums = array("I"), array("Q", [0])
-            for column, value in zip(self._columns, values, strict=True):
-                column[row] = value
-        if len(fields) > 6:
-            self._link(row, fields)
+        numbers, rows, times_us = self._names.numbers, self.rows, self.times_us
+        for offset, number, line in lines:
+            try:
+                fields, identity, time_us = parse_keyed(line)
+            except Unreadable as fault:
+                self.problems.append(Problem(self._path, number, str(fault)))
+                continue
+            scene, reply_to = fields.get("scene"), fields.get("reply_to")
+            if identity > self._greatest:  # as nearly all that come
+                self._greatest, row = identity, -1
+            else:
+                row = rows.newest(identity)
+            if row < 0:
+                row = len(times_us)
+                if row and time_us <= times_us[-1] and (time_us, identity) < self.key(row - 1):
+                    self._in_time_order = False
+                rows.append(identity)
+                self.offsets.append(offset)
+                self.lengths.append(len(line))
+                self.lines.append(number)
+                times_us.append(time_us)
+                self.senders.append(numbers[fields["sender"]])
+                self.types.append(numbers[fields["msg_type"]])
+                self.scenes.append(numbers[scene])
+            else:
+                outranks = self._outranks(row, identity, number, line)
+                shown_elsewhere = self._file(row) is not self._files[-1]
+                self._other_lines[self.lines[row] if outranks and not shown_elsewhere else number] = row
+                if not outranks:
+                    continue
+                self._unlink(row)
+                if shown_elsewhere:
+                    self._files_of[row] = len(self._files) - 1
+                self.rewritten += 1
+                if time_us != times_us[row]:
+                    self._in_time_order = False
+                    self._forget_order()
+                self.offsets[row], self.lengths[row], self.lines[row] = offset, len(line), number
+                times_us[row] = time_us
+                self.senders[row], self.types[row] = numbers[fields["sender"]], numbers[fields["msg_type"]]
+                self.scenes[row] = numbers[scene]
+            if reply_to is not None:
+                parent = self._linked(row, "reply_to", reply_to)
+                if parent is not None:
+                    self.replies.add(parent, row)
+            if len(fields) > 6 + (scene is not None) + (reply_to is not None):
+                self._link(row, fields)
 
     def _outranks(self, row: int, identity: int, number: int, line: bytes) -> bool:
         """Whether another line of a known id is to be shown instead; reports both when they differ."""
@@ -207,24 +226,19 @@ class ChannelIndex:
         self.problems.append(Problem(path, number, message))
 
     def _unlink(self, row: int) -> None:
-        parent = self.parents.pop(row, None)
-        if parent is not None:
-            self.replies[parent].remove(row)
+        self.replies.discard(row)
+        self._keyed.discard(row)
         self.replaces.pop(row, None)
         self.expires_us.pop(row, None)
         self.urgent.discard(row)
-        self.keyed = {key: keyed for key, keyed in self.keyed.items() if keyed != row}
 
-    def _link(self, row: int, fields: dict[str, object]) -> None:
-        parent = self._linked(row, "reply_to", fields.get("reply_to"))
-        if parent is not None:
-            self.parents[row] = parent
-            self.replies.setdefault(parent, []).append(row)
-        original = self._linked(row, "replaces", fields.get("replaces"))
+    def _link(self, row: int, fields: dict[str, Any]) -> None:
+        replaces = fields.get("replaces")
+        original = None if replaces is None else self._linked(row, "replaces", replaces)
         if original is not None:
             self.replaces[row] = original
         expires_at = fields.get("expires_at")
-        if isinstance(expires_at, str):
+        if expires_at is not None:
             try:
                 self.expires_us[row] = parse_time(expires_at)
             except ValueError:
@@ -233,22 +247,23 @@ class ChannelIndex:
         if fields.get("urgent"):
             self.urgent.add(row)
         key = fields.get("dedup_key")
-        if isinstance(key, str):
-            before = self.keyed.get((self.senders[row], key))
-            if before is None or self.times_us[row] >= self.times_us[before]:
-                self.keyed[self.senders[row], key] = row
+        if key is not None:
+            self._keyed.add(_digest(self.senders[row], key), row)
 
-    def _linked(self, row: int, key: str, text: object) -> int | None:
-        if not isinstance(text, str):
-            return None
-        if not is_id(text):
+    def keyed(self, sender: int, key: str) -> int | None:
+        """The newest row that a sender (by number) posted under a `dedup_key`."""
+        return max(self._keyed.get(_digest(sender, key)), key=lambda row: (self.times_us[row], row), default=None)
+
+    def _linked(self, row: int, key: str, text: str) -> int | None:
+        try:
+            return parse_id(text)
+        except ValueError:
             self.problems.append(Problem(self._path, self.lines[row], f"{key!r} {text!r} is not an id; it is ignored"))
             return None
-        return id_number(text)
 
     def identity(self, row: int) -> int:
         """The id of a row as a number."""
-        return self.ids_high[row] << 64 | self.ids_low[row]
+        return self.rows.number(row)
 
     def key(self, row: int) -> tuple[int, int]:
         """(timestamp, id): the order across channels."""
@@ -274,39 +289,50 @@ class ChannelIndex:
         """The rows in (timestamp, id) order. After a merge that is not the file's order."""
         if self._in_time_order:
             return range(len(self))
-        order, sums = self._by_time, self._time_sums
+        order = self._by_time
         late = range(len(order), len(self))
-        if len(late) > _SORT_ROWS:
-            self._by_time = order = array("I", sorted(range(len(self)), key=self.key))
-            del sums[1:]
+        if len(late) > max(_SORT_ROWS, len(order) // _SORT_PART):
+            self._forget_order()
+            self._by_time.extend(self._sorted())
         else:
             for row in late:
                 position = bisect_left(order, self.key(row), key=self.key)
                 order.insert(position, row)
-                del sums[position + 1 :]
-        for position in range(len(sums) - 1, len(order)):
-            sums.append((sums[position] + self.ids_low[order[position]]) & _LOW)
+                self._time_sums.forget(position)
+        return self._by_time
+
+    def _forget_order(self) -> None:
+        self._by_time = array("I")
+        self._time_sums = Sums(self.ids_low, self._by_time)
+
+    def _sorted(self) -> list[int]:
+        """All rows by (timestamp, id); by the timestamp alone at first, which needs no Python for each row."""
+        times = self.times_us
+        order = sorted(range(len(self)), key=times.__getitem__)
+        in_order = [times[row] for row in order]
+        same = compress(count(), map(eq, in_order, islice(in_order, 1, None)))
+        stop = 0
+        for start in same:
+            if start >= stop:
+                stop = bisect_right(in_order, in_order[start], start)
+                order[start:stop] = sorted(order[start:stop], key=self.identity)
         return order
 
     def rows_from(self, time_us: int) -> Iterable[int]:
         """The rows from that timestamp on, in file order."""
         if self._in_time_order:
             return range(bisect_left(self.times_us, time_us), len(self))
-        return (row for row in range(len(self)) if self.times_us[row] >= time_us)
+        order = self.by_time()
+        return sorted(order[bisect_left(order, time_us, key=self.times_us.__getitem__) :])
 
     def ends_with(self, suffix: str) -> Iterator[int]:
         """The rows whose id ends with `suffix` (base 32 text)."""
-        if len(suffix) == 26:
+        if len(suffix) == ID_LENGTH:
             row = self.rows.get(id_number(suffix)) if suffix[0] <= "7" else None
             if row is not None:
                 yield row
             return
-        bits = _ID_BITS_PER_CHARACTER * len(suffix)
-        mask, wanted = (1 << bits) - 1, id_number(suffix)
-        low_mask, low = mask & _LOW, wanted & _LOW
-        for row, value in enumerate(self.ids_low):
-            if value & low_mask == low and self.identity(row) & mask == wanted:
-                yield row
+        yield from self.rows.ending(id_number(suffix), _ID_BITS_PER_CHARACTER * len(suffix))
 
     def sum_before(self, key: tuple[int, int]) -> int:
         """The sum of ids (as in `id_sums`) of the rows that come before `key` in (timestamp, id) order."""
@@ -315,7 +341,7 @@ class ChannelIndex:
         first = bisect_left(order, key[0], key=self.times_us.__getitem__)
         last = bisect_right(order, key[0], first, key=self.times_us.__getitem__)
         stop = bisect_left(order, key, first, last, key=self.key)
-        return self.id_sums[stop] if isinstance(order, range) else self._time_sums[stop]
+        return (self.id_sums if isinstance(order, range) else self._time_sums)[stop]
 
     def at_line(self, number: int) -> int | None:
         """The row whose message, or a duplicate of it, stands on this line of the mailbox."""
@@ -330,11 +356,47 @@ class ChannelIndex:
                 yield row
 
     def _at_line(self, number: int, start: int, stop: int) -> int | None:
-        lines = self.lines
-        if not self._conflicts:
-            row = bisect_left(lines, number, start, stop)
-            return row if row < stop and lines[row] == number else None
-        return next((row for row in range(start, stop) if lines[row] == number), None)
+        row = bisect_left(self.lines, number, start, stop)
+        if row < stop and self.lines[row] == number:
+            return row
+        if self.rewritten:  # a greater line of a known id stands further down than its row, and leads the search astray
+            with suppress(ValueError):
+                return self.lines.index(number, start, stop)
+        return None
+
+
+class Sums:
+    """Sums of the first values of a column, modulo 2**64: `sums[n]` is that of the first n.
+
+    Args:
+        column: The values.
+        order: Row numbers that say in which order they come; by default that of the column. Both may grow.
+    """
+
+    def __init__(self, column: array[int], order: Sequence[int] | None = None) -> None:
+        self._column = column
+        self._order = order
+        self._kept = array("Q", [0])  # every so many values
+
+    def __getitem__(self, count: int) -> int:
+        kept = self._kept
+        for start in range((len(kept) - 1) * _SUMMED_ROWS, count - _SUMMED_ROWS + 1, _SUMMED_ROWS):
+            kept.append(kept[-1] + self._sum(start, start + _SUMMED_ROWS) & LOW)
+        start = count // _SUMMED_ROWS
+        return kept[start] + self._sum(start * _SUMMED_ROWS, count) & LOW
+
+    def _sum(self, start: int, stop: int) -> int:
+        if self._order is None:
+            return sum(self._column[start:stop])
+        return sum(map(self._column.__getitem__, self._order[start:stop]))
+
+    def forget(self, position: int) -> None:
+        """Say that the order changed from a position on."""
+        del self._kept[position // _SUMMED_ROWS + 1 :]
+
+
+def _digest(sender: int, key: str) -> int:
+    return int.from_bytes(blake2b(f"{sender} {key}".encode(), digest_size=16).digest(), "big")
 
 
 class _File(NamedTuple):

@@ -111,6 +111,16 @@ class ReceiptIndex:
         self._conflicts: set[str] = set()
         self._unfolded: set[str] = set()
 
+    def extend(self, lines: Iterable[tuple[int, int, bytes]]) -> None:
+        """Take in the next lines: the offset, number and bytes of each."""
+        for offset, number, line in lines:
+            self.add(offset, number, line)
+
+    def prepare(self) -> None:
+        """Fold in late receipts, which is put off while they come."""
+        for reader in list(self._unfolded):
+            self.state(reader)
+
     def add(self, offset: int, number: int, line: bytes) -> None:
         """Take in one line of the file."""
         try:

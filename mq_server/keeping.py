@@ -30,8 +30,11 @@ _NO_FILE = View(settled=True)
 class Reading(Protocol):
     """What is made of a file's lines."""
 
-    def add(self, offset: int, number: int, line: bytes) -> None:
-        """Take in the next line."""
+    def extend(self, lines: Iterable[tuple[int, int, bytes]]) -> None:
+        """Take in the next lines: the offset, number and bytes of each."""
+
+    def prepare(self) -> None:
+        """Do what the first answer would have to, as far as it takes long."""
 
 
 R = TypeVar("R", bound=Reading)
@@ -196,5 +199,4 @@ async def _take_anew(reading: Reading, change: Change) -> None:
 
 def _take(reading: Reading, change: Change) -> None:
     for block in change.blocks():
-        for offset, number, line in block.lines():
-            reading.add(offset, number, line)
+        reading.extend(block.lines())

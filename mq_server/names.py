@@ -25,7 +25,6 @@ _DEVICES = frozenset(["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("c
 _NAME_RULE = "is not a valid name: use 1 to 64 of a-z, 0-9, _ and -, starting with a letter or digit"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _YEAR_10000_US = 253_402_300_800_000_000
-_MICROSECOND = timedelta(microseconds=1)
 
 
 def check_name(what: str, name: object) -> str:
@@ -68,11 +67,32 @@ def _millisecond(number: int) -> str:
 
 
 def id_number(message_id: str) -> int:
-    """The 128-bit number a ULID stands for."""
-    return int(message_id.translate(_TO_BASE32HEX), 32)
+    """The 128-bit number a ULID, or the last characters of one, stands for.
+
+    Raises:
+        ValueError: It has other characters.
+    """
+    return int(message_id.encode().translate(_TO_BASE32HEX), 32)
 
 
-_TO_BASE32HEX = str.maketrans(_CROCKFORD, "0123456789ABCDEFGHIJKLMNOPQRSTUV")
+def parse_id(text: str) -> int:
+    """The 128-bit number of a whole id.
+
+    Raises:
+        ValueError: It is none.
+    """
+    number = id_number(text)
+    if len(text) != ID_LENGTH or number >> 128:
+        raise ValueError(f"{text!r} is not a ULID")
+    return number
+
+
+# Bytes, since `int` reads them as well, and they are translated in a tenth of the time. What is no digit becomes '!',
+# so that `int` accepts nothing else: no blanks, no underscores, no lower case.
+_TO_BASE32HEX = bytes(
+    b"0123456789ABCDEFGHIJKLMNOPQRSTUV"[_CROCKFORD.index(chr(code))] if chr(code) in _CROCKFORD else ord("!")
+    for code in range(256)
+)
 _PAIRS = [first + second for first in _CROCKFORD for second in _CROCKFORD]
 
 
@@ -107,7 +127,8 @@ def parse_time(text: str) -> int:
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} has no time zone; write it as 2026-11-22T13:12:52Z")
-    time_us = (moment - _EPOCH) // _MICROSECOND
+    since = moment - _EPOCH
+    time_us = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
     if not 0 <= time_us < _YEAR_10000_US:
         raise ValueError(f"{text!r} lies before 1970 or after 9999")
     return time_us

@@ -75,7 +75,7 @@ class Writing(Guarding):
         since_us = time.time_ns() // 1000 - _KEY_US
         for name in channels:
             index = self._index.channels.get(name)
-            row = index.keyed.get((number, key)) if index else None
+            row = index.keyed(number, key) if index else None
             if index and row is not None and index.times_us[row] > since_us:
                 return Place(name, row)
         return None

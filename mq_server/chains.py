@@ -1,0 +1,214 @@
+"""Rows by id, for a million rows: hash tables over arrays, a few bytes a row. No I/O."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
+
+LOW = (1 << 64) - 1
+_NONE = 0xFFFF_FFFF
+_FIRST_BUCKETS = 8
+_ENTRIES_PER_BUCKET = 2
+_REHASHED_ENTRIES = 1 << 16  # that takes some milliseconds
+T = TypeVar("T")
+
+
+class Chains:
+    """Numbers of 128 bits, each an entry; entries count from 0 as they come, and none ever leaves.
+
+    The last bits of a number are its hash: ids and digests end in random ones, and so the ids that share their last
+    characters are found together. A bucket's head is its newest entry, and each entry knows the one before it.
+
+    A large table grows without touching its entries: the new half of the heads is a copy of the old one, so that two
+    buckets go on to share what was in one. That makes their chains a little longer; what is not meant is passed over.
+    """
+
+    def __init__(self) -> None:
+        self.highs = array("Q")
+        self.lows = array("Q")
+        self._before = array("I")
+        self._heads = array("I", [_NONE]) * _FIRST_BUCKETS
+
+    def __len__(self) -> int:
+        return len(self.lows)
+
+    def append(self, number: int) -> None:
+        """Add an entry."""
+        lows, heads, low = self.lows, self._heads, number & LOW
+        entry = len(lows)
+        if entry == _ENTRIES_PER_BUCKET * len(heads):
+            heads = self._grown()
+        bucket = low & len(heads) - 1
+        lows.append(low)
+        self.highs.append(number >> 64)
+        self._before.append(heads[bucket])
+        heads[bucket] = entry
+
+    def _grown(self) -> array[int]:
+        heads = self._heads
+        if len(self) > _REHASHED_ENTRIES:
+            heads.extend(heads)
+            return heads
+        heads = self._heads = array("I", [_NONE]) * (2 * len(heads))
+        before, mask = self._before, len(heads) - 1
+        for entry, low in enumerate(self.lows):
+            before[entry] = heads[low & mask]
+            heads[low & mask] = entry
+        return heads
+
+    def newest(self, number: int) -> int:
+        """The newest entry of a number; -1 if there is none."""
+        lows, before, low = self.lows, self._before, number & LOW
+        entry = self._heads[low & len(self._heads) - 1]
+        while entry != _NONE:
+            if lows[entry] == low and self.highs[entry] == number >> 64:
+                return entry
+            entry = before[entry]
+        return -1
+
+    def entries(self, number: int) -> list[int]:
+        """All entries of a number, in the order they came."""
+        found = []
+        highs, lows, before, low = self.highs, self.lows, self._before, number & LOW
+        entry = self._heads[low & len(self._heads) - 1]
+        while entry != _NONE:
+            if lows[entry] == low and highs[entry] == number >> 64:
+                found.append(entry)
+            entry = before[entry]
+        found.reverse()
+        return found
+
+    def ending(self, number: int, bits: int) -> list[int]:
+        """All entries whose number ends like another one, in the order they came.
+
+        Args:
+            number: The other one.
+            bits: So many of its last bits count.
+        """
+        mask, buckets = (1 << bits) - 1, len(self._heads)
+        step = min(1 << bits, buckets)
+        found = set()
+        for bucket in range(number % step, buckets, step):
+            entry = self._heads[bucket]
+            while entry != _NONE:
+                if not ((self.highs[entry] << 64 | self.lows[entry]) ^ number) & mask:
+                    found.add(entry)
+                entry = self._before[entry]
+        return sorted(found)
+
+    def number(self, entry: int) -> int:
+        """The number of an entry."""
+        return self.highs[entry] << 64 | self.lows[entry]
+
+
+class RowOf(Chains, Mapping[int, int]):
+    """The row of each number; rows count from 0 as they come."""
+
+    def __getitem__(self, number: int) -> int:
+        row = self.newest(number)
+        if row < 0:
+            raise KeyError(number)
+        return row
+
+    def __contains__(self, number: object) -> bool:
+        return isinstance(number, int) and self.newest(number) >= 0
+
+    def __iter__(self) -> Iterator[int]:
+        return map(self.number, range(len(self)))
+
+    def get(self, number: int, default: T | None = None) -> int | T | None:  # type: ignore[override]
+        """The row of a number."""
+        row = self.newest(number)
+        return default if row < 0 else row
+
+
+class RowsOf(Mapping[int, list[int]]):
+    """The rows of each number, in the order they came; a row has one number or none."""
+
+    def __init__(self) -> None:
+        self._chains = Chains()
+        self._rows = array("I")  # of each entry; ascending, for the sake of `number_of`
+        self._late: dict[int, int] = {}  # by entry, a row that came out of order, and the other way round
+        self._late_entries: dict[int, int] = {}
+        self._discarded: set[int] = set()
+
+    def add(self, number: int, row: int) -> None:
+        """Say that a row has a number. Out of order come only rows whose number was changed, which are few."""
+        if self._rows and row <= self._rows[-1]:
+            entry = len(self._rows)
+            self._late[entry], self._late_entries[row], row = row, entry, self._rows[-1]
+        self._rows.append(row)
+        self._chains.append(number)
+
+    def discard(self, row: int) -> None:
+        """Say that a row has no number any more."""
+        entry = self._entry(row)
+        if entry is not None:
+            self._discarded.add(entry)
+            self._late_entries.pop(row, None)
+
+    def number_of(self, row: int) -> int | None:
+        """The number of a row; None if it has none."""
+        entry = self._entry(row)
+        return None if entry is None else self._chains.number(entry)
+
+    def _entry(self, row: int) -> int | None:
+        entry = self._late_entries.get(row)
+        if entry is None:
+            entry = bisect_left(self._rows, row)
+            if entry == len(self._rows) or self._rows[entry] != row or entry in self._discarded:
+                return None
+        return entry
+
+    def get(self, number: int, default: T | tuple[()] = ()) -> list[int] | T | tuple[()]:  # type: ignore[override]
+        """The rows of a number."""
+        entries = self._chains.entries(number)
+        if not entries:
+            return default
+        if not self._late and not self._discarded:
+            return list(map(self._rows.__getitem__, entries))
+        rows = [self._late.get(entry, self._rows[entry]) for entry in entries if entry not in self._discarded]
+        return rows or default
+
+    def __getitem__(self, number: int) -> list[int]:
+        rows = self.get(number)
+        if not rows:
+            raise KeyError(number)
+        return list(rows)
+
+    def __iter__(self) -> Iterator[int]:
+        kept = (entry for entry in range(len(self._rows)) if entry not in self._discarded)
+        return iter(dict.fromkeys(map(self._chains.number, kept)))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+class NumberOf(Mapping[int, int]):
+    """The number of each row that has one.
+
+    Args:
+        rows_of: The same, seen from the other side.
+    """
+
+    def __init__(self, rows_of: RowsOf) -> None:
+        self._rows_of = rows_of
+
+    def get(self, row: int, default: T | None = None) -> int | T | None:  # type: ignore[override]
+        """The number of a row."""
+        number = self._rows_of.number_of(row)
+        return default if number is None else number
+
+    def __getitem__(self, row: int) -> int:
+        number = self._rows_of.number_of(row)
+        if number is None:
+            raise KeyError(row)
+        return number
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(sorted(row for rows in self._rows_of.values() for row in rows))
+
+    def __len__(self) -> int:
+        return sum(map(len, self._rows_of.values()))
