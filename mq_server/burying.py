@@ -109,9 +109,8 @@ class Burying(Room):
             return
         exhausted = [
             identity
-            for identity, delivery in self._store.leases(channel).of(reader).items()
+            for identity, delivery in self._store.leases(channel).claimed(reader).items()
             if delivery.count >= limit
-            and not delivery.settled
             and not delivery.deadline.left_s()
             and identity in index.rows
             and not self._is_done(channel, reader, identity)

@@ -234,9 +234,8 @@ class Store:
     async def close(self) -> None:
         """Finish what is queued and give the lock handles back."""
         await self._writer.close()
-        locks = [log.lock for log in self._logs.values()] + [leases.lock for leases in self._leases.values()]
-        for lock in [*locks, *self._locks.values()]:
-            lock.close()
+        for kept in [*(log.lock for log in self._logs.values()), *self._leases.values(), *self._locks.values()]:
+            kept.close()
 
     def _begin_writing(self) -> None:
         if not self._runtime.exists():

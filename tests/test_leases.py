@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mq_server import leaselog as leaselog_module
 from mq_server import leases as leases_module
 from mq_server.errors import WriteFailed
 from mq_server.leases import Deadline, Leases
 from mq_server.names import id_number
-from tests.support import DEADLINE_S, known_id, new_lock
+from tests.support import DEADLINE_S, close_locks, closed_in_the_end, known_id
 
 A, B, C = (id_number(known_id(number)) for number in range(3))
 READER = "narrator"
@@ -50,7 +51,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def opened(root: Path) -> Leases:
     """The leases of a channel as another process would have them: nothing shared but the file."""
     leases = Leases(root / "leases" / "narrator.log", root / "locks" / "narrator.lock")
-    leases.lock = new_lock(leases.lock.path)
+    closed_in_the_end(leases)
     return leases
 
 
@@ -338,6 +339,7 @@ def test_whatever_stands_in_the_file_nobody_fails(
         assert (holders(each)[B], each.of(READER)[C].token) == ("two", token)
         with held(each):
             each.compact(lambda *_: False)
+    close_locks()
 
 
 # --- the header ------------------------------------------------------------------------------------------------------
@@ -604,7 +606,7 @@ def test_whoever_writes_and_whoever_compacts_all_read_the_same(
         patched.setattr(leases_module, "time", clock)
         patched.setattr(leases_module.os, "urandom", lambda count: bytes(count) if count == 4 else b"\x01" * count)
         for number, (op, who, ids, span_s) in enumerate(steps):
-            patched.setattr(leases_module, "_new_header", _numbered_header(number))
+            patched.setattr(leaselog_module, "_new_header", _numbered_header(number))
             for leases in (writers[who], plain):
                 with held(leases):
                     if op == "claim":
@@ -623,7 +625,9 @@ def test_whoever_writes_and_whoever_compacts_all_read_the_same(
             for leases in (*writers, opened(root)):
                 assert state(leases).get(READER, {}) == expected
                 assert leases.withheld(READER) == plain.withheld(READER)
+                assert leases.claimed(READER) == plain.claimed(READER)
+    close_locks()
 
 
 def _numbered_header(number: int) -> Any:
-    return lambda kept_bytes: leases_module._HEADER % (b"%016x" % number, kept_bytes)
+    return lambda kept_bytes: leaselog_module._HEADER % (b"%016x" % number, kept_bytes)
