@@ -5,7 +5,7 @@ channel's lease lock. A line without its end is of a writer that died before it 
 file that is written anew is exchanged by rename; whoever knew the old one finds another generation. A file without a
 header says nothing, and the next line starts it anew.
 
-The handle is kept, which also keeps the inode from being given to another file: a file of the same name and inode is the
+The handle is kept, which also keeps the inode from being given to another file: what has the same name and inode is the
 same file. Windows refuses to exchange a file that anybody has open, so there it is closed each time.
 """
 
@@ -74,7 +74,7 @@ class LeaseLog:
             OSError: It cannot be read.
         """
         try:
-            status = os.stat(self.path)
+            status = self.path.stat()
             if _looks(status) == self._seen:
                 return None
             try:
@@ -118,7 +118,7 @@ class LeaseLog:
             while rest:  # a full disk takes a part; the next write says so
                 rest = rest[os.write(handle, rest) :]
             status = os.fstat(handle)
-            if os.stat(self.path).st_ino != status.st_ino:
+            if self.path.stat().st_ino != status.st_ino:
                 return Wrote.NOWHERE
             if self._torn or status.st_size != (0 if header else self.read_bytes) + len(data):
                 return Wrote.AMONG_OTHERS

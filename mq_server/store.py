@@ -234,8 +234,10 @@ class Store:
     async def close(self) -> None:
         """Finish what is queued and give the lock handles back."""
         await self._writer.close()
-        for kept in [*(log.lock for log in self._logs.values()), *self._leases.values(), *self._locks.values()]:
-            kept.close()
+        for leases in self._leases.values():
+            leases.close()
+        for lock in [*(log.lock for log in self._logs.values()), *self._locks.values()]:
+            lock.close()
 
     def _begin_writing(self) -> None:
         if not self._runtime.exists():
