@@ -23,7 +23,7 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -76,6 +76,8 @@ class Deadline(NamedTuple):
 
 
 _OVER = Deadline()
+Named = Mapping[int, str]
+"""Messages, by their ids as numbers and as text."""
 
 
 @dataclass(slots=True)
@@ -265,44 +267,44 @@ class Leases:
 
     # --- writing; the caller holds the lock and has refreshed --------------------------------------------------------
 
-    def fetch(self, reader: str, consumer: str, ids: Iterable[int]) -> None:
+    def fetch(self, reader: str, consumer: str, ids: Named) -> None:
         """Note that messages were given to a reader; those that were before are left out."""
         known = self.of(reader)
-        fresh = [identity for identity in ids if identity not in known or not known[identity].fetched_us]
+        fresh = {each: text for each, text in ids.items() if each not in known or not known[each].fetched_us}
         if fresh:
             self._append("fetch", reader, fresh, consumer=consumer, time_us=_now_us())
 
-    def claim(self, reader: str, consumer: str, ids: Collection[int], lease_s: float) -> str:
+    def claim(self, reader: str, consumer: str, ids: Named, lease_s: float) -> str:
         """Lease messages to a consumer; the token of the lease."""
         token = os.urandom(4).hex()
         stamp = {"consumer": consumer, "time_us": _now_us(), "token": token}
         self._append("claim", reader, ids, **stamp, **Deadline.after(lease_s)._asdict())
         return token
 
-    def extend(self, reader: str, ids: Collection[int], lease_s: float) -> None:
+    def extend(self, reader: str, ids: Named, lease_s: float) -> None:
         """Let leases end that many seconds from now."""
         self._append("extend", reader, ids, **Deadline.after(lease_s)._asdict())
 
-    def release(self, reader: str, ids: Collection[int], delay_s: float) -> None:
+    def release(self, reader: str, ids: Named, delay_s: float) -> None:
         """Give leased messages back; they are withheld from everybody for `delay_s`."""
         self._append("release", reader, ids, **Deadline.after(delay_s)._asdict())
 
-    def settle(self, reader: str, ids: Iterable[int]) -> None:
+    def settle(self, reader: str, ids: Named) -> None:
         """End the leases of what a reader is done with, and its count of deliveries; the rest is left out."""
         claimed = self.claimed(reader)
-        ids = [identity for identity in ids if identity in claimed]
+        ids = {identity: text for identity, text in ids.items() if identity in claimed}
         if ids:
             self._append("settle", reader, ids)
 
-    def forget(self, reader: str, ids: Iterable[int]) -> None:
+    def forget(self, reader: str, ids: Named) -> None:
         """Start the count of deliveries anew."""
         known = self.of(reader)
-        ids = [identity for identity in ids if identity in known]
+        ids = {identity: text for identity, text in ids.items() if identity in known}
         if ids:
             self._append("forget", reader, ids)
 
-    def _append(self, op: str, reader: str, ids: Collection[int], **fields: Any) -> None:
-        event = {"op": op, "reader": reader, "ids": [id_text(identity) for identity in ids]} | fields
+    def _append(self, op: str, reader: str, ids: Named, **fields: Any) -> None:
+        event = {"op": op, "reader": reader, "ids": [*ids.values()]} | fields
         line = orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE)
         try:
             for _ in range(_ATTEMPTS):
