@@ -69,7 +69,7 @@ class Burying(Room):
             then = stands if op == ops[-1] else None
             await self._write_receipt(channel, reader, consumer, op, [*done[op].values()], reason=why, stands=then)
         if ops:
-            await self._shelf.refresh([channel])
+            self._shelf.feed.publish({channel})  # whoever waits takes them in
 
     async def _write_receipt(
         self,

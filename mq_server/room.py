@@ -211,7 +211,7 @@ class Room:
 
 def is_glob(channel: object) -> bool:
     """Whether a channel argument names several by a pattern."""
-    return isinstance(channel, str) and any(character in channel for character in "*?[")
+    return isinstance(channel, str) and ("*" in channel or "?" in channel or "[" in channel)
 
 
 def channel_matcher(channel: str | Sequence[str] | None) -> Callable[[str], bool]:
