@@ -135,7 +135,7 @@ def new_log(root: Path, name: str = "narrator") -> AppendLog:
     log = AppendLog(
         root / f"{name}.jsonl", root / ".mq" / "locks" / f"{name}.lock", root / ".mq" / "stamps" / f"{name}.stamp"
     )
-    _locks.append(log.lock)
+    _locks.append(log)
     return log
 
 
