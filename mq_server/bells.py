@@ -2,8 +2,8 @@
 
 A process that waits has a bell in `.mq/bells/`, and beside it a file that says for which channels it is to be rung:
 
-    <process>         a FIFO; on Windows, which has none in folders, a file with the port of a loopback datagram socket
-    <process>.wants   names of channels, one a line; `*` for all
+    <process>            a FIFO; on Windows, which has none in folders, a file with a loopback datagram socket's port
+    <process>.<n>.wants  names of channels, one a line; `*` for all. Never changed: a longer list has another number
 
 Whoever has written to a channel writes its name into the bells of those who want it. A ring is a cue to look at a file,
 never data: it may be lost, forged or repeated, and the watcher, which is slower, stands behind it. Nobody waits for a
@@ -17,17 +17,16 @@ import contextlib
 import errno
 import os
 import socket
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Protocol
 
 from mq_server.errors import MailError
+from mq_server.listing import Listing
 
 EVERYTHING = "*"
+_WANTS = ".wants"
 _READ_BYTES = 65536
-_DOUBT_NS = 50_000_000
-"""A folder that changed so shortly before it was listed may have changed again without showing it."""
 
 
 class _Line(Protocol):
@@ -144,9 +143,12 @@ class Bells:
         self._process = process
         self._can_be_made = can_be_made
         self._wants: set[str] = set()
+        self._told = 0
         self._take_down: Callable[[], None] | None = None
-        self._others: dict[str, frozenset[str]] = {}
-        self._listed_ns = -1
+        self._listing = Listing(folder)
+        self._names: frozenset[str] = frozenset()
+        self._others: dict[str, tuple[str, frozenset[str]]] = {}
+        """By the name of each other process's list: its bell, and what it is to be rung for."""
 
     def hang(self, on_ring: Callable[[set[str]], None]) -> None:
         """Put up this process's bell, unless the system refuses: then others wake us by file events.
@@ -180,44 +182,45 @@ class Bells:
         if self._take_down is not None:
             with contextlib.suppress(OSError):
                 self._take_down()
-                self._wanted().unlink(missing_ok=True)
+                self._list_of_wants().unlink(missing_ok=True)
             self._take_down = None
 
     def ring(self, channels: Iterable[str]) -> None:
         """Tell the others that something was written to these channels."""
         names = set(channels)
-        for process, wants in self._list().items():
+        for process, wants in self._find():
             concerned = names if EVERYTHING in wants else names & wants
             if concerned and not LINE.ring(self._folder / process, "".join(f"{name}\n" for name in concerned).encode()):
-                for left in (self._folder / process, self._folder / f"{process}.wants"):
+                for left in (process, *(name for name, other in self._others.items() if other[0] == process)):
                     with contextlib.suppress(OSError):
-                        left.unlink(missing_ok=True)
+                        (self._folder / left).unlink(missing_ok=True)
 
     def _tell(self) -> None:
         if self._take_down is not None:
             with contextlib.suppress(OSError):
+                old = self._list_of_wants()
+                self._told += 1
                 new = self._folder / f"{self._process}.new"
                 new.write_text("".join(f"{name}\n" for name in sorted(self._wants)), encoding="utf-8")
-                new.replace(self._wanted())
+                new.rename(self._list_of_wants())
+                old.unlink(missing_ok=True)
 
-    def _wanted(self) -> Path:
-        return self._folder / f"{self._process}.wants"
+    def _list_of_wants(self) -> Path:
+        return self._folder / f"{self._process}.{self._told}{_WANTS}"
 
-    def _list(self) -> dict[str, frozenset[str]]:
+    def _find(self) -> Collection[tuple[str, frozenset[str]]]:
         """The other processes' bells and what they are to be rung for."""
-        try:
-            changed_ns = self._folder.stat().st_mtime_ns
-        except OSError:
-            return {}
-        if changed_ns != self._listed_ns:
-            found = {}
-            now_ns = time.time_ns()
-            with contextlib.suppress(OSError), os.scandir(self._folder) as entries:
-                for entry in entries:
-                    if entry.name.endswith(".wants") and entry.name != f"{self._process}.wants":
+        with contextlib.suppress(OSError):
+            names = self._listing.names()
+            if names is not self._names:
+                others = {}
+                for name in names:
+                    process = name.removesuffix(_WANTS).rpartition(".")[0]
+                    if name in self._others:
+                        others[name] = self._others[name]
+                    elif name.endswith(_WANTS) and process != self._process:
                         with contextlib.suppress(OSError):
-                            wants = Path(entry.path).read_text(encoding="utf-8").split()
-                            found[entry.name.removesuffix(".wants")] = frozenset(wants)
-            self._others = found
-            self._listed_ns = changed_ns if now_ns - changed_ns > _DOUBT_NS else -1
-        return self._others
+                            wants = (self._folder / name).read_text("utf-8", "replace").split()
+                            others[name] = process, frozenset(wants)
+                self._names, self._others = names, others
+        return self._others.values()

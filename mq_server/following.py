@@ -87,7 +87,7 @@ class Following(Reader):
                 yield message
             return
         wants = channel_matcher(channel)
-        async with self._shelf.watched(wants) as subscription:
+        async with self._shelf.watched(wants, looks=True) as subscription:
             await self._shelf.refresh()
             for name in self._named(channel or "*"):
                 self._existing(name, caller)
@@ -111,7 +111,7 @@ class Following(Reader):
         given: set[tuple[str, str]] = set()
         question = Question(channel, None, msg_type, sender, reader, False, MAX_LIMIT, caller, None)
         await self._begin(question)
-        async with self._shelf.watched(channel_matcher(channel)) as subscription:
+        async with self._shelf.watched(channel_matcher(channel), looks=True) as subscription:
             while not self._shelf.feed.closed:
                 page = await self._answer(question)
                 fresh = [message for message in page.messages if (message.channel, message.id) not in given]

@@ -1,25 +1,28 @@
 """Who waits right now, across processes: a locked file for each process and channel, `.mq/waiting/<channel>/<process>`.
 
 The system lets go of a lock when its process ends, however it ends, so a file that can be locked is one that a dead
-process left behind, and is removed.
+process left behind, or one that waits no more just now. Whoever finds it removes it, and its process makes it again.
+Otherwise it stays from one wait to the next: a lock is a matter of microseconds, a file is not.
 """
 
 from __future__ import annotations
 
 import os
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from mq_server.errors import LockTimeout, MailError
+import portalocker
+
+from mq_server.errors import MailError
+from mq_server.listing import Listing
 from mq_server.locks import FileLock
 
 _BRIEFLY_S = 0.05
 """Somebody who counts may just be trying whether the file is locked."""
-_DOUBT_NS = 50_000_000
-"""A folder that changed so shortly before it was listed may have changed again without showing it."""
+_TRY = portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING
+_OPEN = os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0)
 
 
 class Presence:
@@ -36,8 +39,9 @@ class Presence:
         self._process = process
         self._can_be_made = can_be_made
         self._here: Counter[str] = Counter()
+        self._locks: dict[str, FileLock] = {}
         self._shown: dict[str, ExitStack] = {}
-        self._listed: dict[str, tuple[int, list[Path]]] = {}
+        self._folders: dict[str, Listing] = {}
 
     @contextmanager
     def waiting_for(self, channels: Iterable[str]) -> Iterator[None]:
@@ -57,7 +61,16 @@ class Presence:
 
     def count(self, channel: str) -> int:
         """How many readers wait for messages of a channel: those of this process, and one for each other process."""
-        return self._here[channel] + sum(1 for path in self._others(channel) if _is_locked(path))
+        here = self._here.get(channel, 0)
+        listing = self._folders.get(channel)
+        if listing is None:
+            listing = self._folders[channel] = Listing(self._folder / channel)
+        try:
+            names = listing.names()
+        except OSError:  # we may not look, which is no reason not to post
+            return here
+        folder = f"{self._folder}{os.sep}{channel}{os.sep}"
+        return here + sum(_is_locked(folder + name) for name in names if name != self._process)
 
     def channels(self) -> set[str]:
         """The channels that readers wait for."""
@@ -66,63 +79,53 @@ class Presence:
             folders = [folder.name for folder in self._folder.iterdir()]
         return {name for name in folders if self.count(name)} | set(+self._here)
 
-    def _others(self, channel: str) -> list[Path]:
-        """The files of other processes, listed anew when the folder has changed since."""
-        folder = f"{self._folder}{os.sep}{channel}"
-        try:
-            changed_ns = os.stat(folder).st_mtime_ns  # noqa: PTH116 - every post comes here
-            known = self._listed.get(channel)
-            if known is not None and known[0] == changed_ns:
-                return known[1]
-            now_ns = time.time_ns()
-            with os.scandir(folder) as entries:
-                others = [Path(entry.path) for entry in entries if entry.name != self._process]
-        except OSError:  # nobody has waited there yet; or we may not look, which is no reason not to post
-            return []
-        if now_ns - changed_ns > _DOUBT_NS:
-            self._listed[channel] = changed_ns, others
-        return others
+    def close(self) -> None:
+        """Be seen no more, and leave nothing behind."""
+        for lock in self._locks.values():
+            lock.close()
+            _removed(str(lock.path))
+        self._locks = {}
 
     def _show(self, channel: str) -> None:
         shown = self._shown[channel] = ExitStack()
         # Being seen is a courtesy: a folder that cannot be written to is no reason not to wait.
         with suppress(MailError):
             if self._can_be_made():
-                lock = FileLock(self._folder / channel / self._process)
-                shown.callback(lock.close)
-                shown.enter_context(lock.held(_BRIEFLY_S))
+                if channel not in self._locks:
+                    self._locks[channel] = FileLock(self._folder / channel / self._process)
+                shown.enter_context(self._locks[channel].held(_BRIEFLY_S))
 
     def _hide(self, channel: str) -> None:
-        path = self._folder / channel / self._process
-        # Under the lock: a file of that name that is made afterwards is another one, which who counts must not remove.
-        removed = _removed(path)
         self._shown.pop(channel).close()
-        if not removed:
-            _removed(path)
 
 
-def _removed(path: Path) -> bool:
-    """Remove a file; whether it is gone. Windows removes none that is open, be it by us."""
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        return False
-    return True
-
-
-def _is_locked(path: Path) -> bool:
-    """Whether its process lives; if not, the file is removed."""
-    lock = FileLock(path)
-    removed = True
-    try:
-        with lock.held(0.0, make=False):
-            removed = _removed(path)  # under the lock, lest it be a file that was locked since
-    except LockTimeout:
-        return True
-    except MailError:
-        return False  # gone meanwhile
-    finally:
-        lock.close()
+def _is_locked(path: str) -> bool:
+    """Whether somebody holds a file locked; if not, it is removed."""
+    is_current = removed = False
+    while not is_current:
+        try:
+            handle = os.open(path, _OPEN)
+        except OSError:
+            return False  # gone meanwhile, or none of ours
+        try:
+            portalocker.lock(handle, _TRY)
+            is_current = os.fstat(handle).st_ino == os.stat(path).st_ino  # noqa: PTH116 - every post comes here
+            removed = is_current and _removed(path)  # under the lock, lest it be a file that was locked since
+        except portalocker.AlreadyLocked:
+            return True
+        except (OSError, portalocker.LockException):
+            return False  # gone meanwhile, or a file system without locks
+        finally:
+            os.close(handle)
     if not removed:
         _removed(path)
     return False
+
+
+def _removed(path: str) -> bool:
+    """Remove a file; whether it is gone. Windows removes none that is open, be it by us."""
+    try:
+        Path(path).unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True

@@ -113,14 +113,16 @@ class Reader(Selecting):
         await self._begin(question)
         is_shown = False
         async with (
-            self._shelf.watched(channel_matcher(channel), names=_plain(channel)) as subscription,
+            self._shelf.watched(channel_matcher(channel), names=_plain(channel), looks=True) as subscription,
             AsyncExitStack() as shown,
         ):
             while True:
                 page = await self._answer(question)
                 left = deadline - time.monotonic()
-                if page.messages or left <= 0 or self._shelf.feed.closed:
-                    return replace(page, timed_out=not page.messages)
+                if page.messages:
+                    return page
+                if left <= 0 or self._shelf.feed.closed:
+                    return replace(page, timed_out=True)
                 if question.free_in_s is not None:
                     # What others hold may be given back by a process that we do not hear of: look once a second.
                     left = min(left, question.free_in_s + 0.001, RESCAN_S)

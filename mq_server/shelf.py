@@ -169,9 +169,15 @@ class Shelf:
 
     def _rung(self, channels: set[str]) -> None:
         """Another process says that it has written."""
+        # Who waits has the message sooner if it looks itself, at once. What else a change means is seen to after that.
+        self.feed.hint(channels & self._mailboxes.keys())
+        if channels and not self._rung_for:
+            asyncio.get_running_loop().call_soon(self._answer_soon)
         self._rung_for |= channels
-        if self._rung_for and (self._answering is None or self._answering.done()):
-            self._answering = asyncio.get_running_loop().create_task(self._answer_rings())
+
+    def _answer_soon(self) -> None:
+        if not self.feed.closed and (self._answering is None or self._answering.done()):
+            self._answering = asyncio.create_task(self._answer_rings())
 
     async def _answer_rings(self) -> None:
         while self._rung_for:
@@ -316,18 +322,19 @@ class Shelf:
 
     @asynccontextmanager
     async def watched(
-        self, wants: Callable[[str], bool], *, names: Iterable[str] | None = None
+        self, wants: Callable[[str], bool], *, names: Iterable[str] | None = None, looks: bool = False
     ) -> AsyncIterator[Subscription]:
         """A subscription to changes; events are subscribed to before this returns, so read after it.
 
         Args:
             wants: Which channels.
             names: The same channels by name, where they are known: other processes ring for these only.
+            looks: Whether the subscriber refreshes whenever it is woken, so that it may be woken before anybody has.
         """
         self._store.bells.want([EVERYTHING] if names is None else names)
         self._store.bells.hang(self._rung)
         await self._watcher.start()
-        with self.feed.subscribe(wants) as subscription:
+        with self.feed.subscribe(wants, looks=looks) as subscription:
             yield subscription
 
 

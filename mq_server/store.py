@@ -241,6 +241,7 @@ class Store:
     async def close(self) -> None:
         """Finish what is queued and give the kept handles back."""
         await self._writer.close()
+        self.presence.close()
         for log in self._logs.values():
             log.close()
         for journal in self._journals.values():

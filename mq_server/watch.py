@@ -28,9 +28,10 @@ log = logging.getLogger(__name__)
 class Subscription:
     """Somebody who waits for changes of some channels. Use it as a context manager."""
 
-    def __init__(self, feed: Feed, wants: Callable[[str], bool]) -> None:
+    def __init__(self, feed: Feed, wants: Callable[[str], bool], *, looks: bool) -> None:
         self._feed = feed
         self.wants = wants
+        self.looks = looks
         self._event = asyncio.Event()
         self._channels: set[str] = set()
 
@@ -68,14 +69,26 @@ class Feed:
         self.subscriptions: set[Subscription] = set()
         self.closed = False
 
-    def subscribe(self, wants: Callable[[str], bool]) -> Subscription:
-        """A subscription to the channels for which `wants` is true of their names."""
-        return Subscription(self, wants)
+    def subscribe(self, wants: Callable[[str], bool], *, looks: bool = False) -> Subscription:
+        """A subscription to changes.
+
+        Args:
+            wants: Whether a channel of that name is meant.
+            looks: Whether the subscriber looks at the files whenever it is woken, so that a hint will do.
+        """
+        return Subscription(self, wants, looks=looks)
 
     def publish(self, channels: set[str]) -> None:
         """Wake everybody who wants one of these channels."""
         for subscription in self.subscriptions:
             concerned = {channel for channel in channels if subscription.wants(channel)}
+            if concerned:
+                subscription.wake(concerned)
+
+    def hint(self, channels: set[str]) -> None:
+        """Wake those who look themselves: these channels may have changed. If so, `publish` follows for all."""
+        for subscription in self.subscriptions:
+            concerned = subscription.looks and set(filter(subscription.wants, channels))
             if concerned:
                 subscription.wake(concerned)
 

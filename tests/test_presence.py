@@ -200,6 +200,7 @@ while True:
             with presence.waiting_for(["narrator"]):
                 unseen += other.count("narrator") == 0
         assert unseen == 0
+        presence.close()
     assert (other.count("narrator"), files(tmp_path)) == (0, [])
 
 
