@@ -100,7 +100,8 @@ class FileLock:
         try:
             self._acquire(time.monotonic() + timeout_s, timeout_s, make)
         except BaseException:
-            self._drop()
+            if not (make and self._keeps):
+                self._drop()
             self._threads.release()
             raise
 
@@ -127,6 +128,14 @@ class FileLock:
             LockTimeout: Somebody else held it all that time.
             WriteFailed: There is no lock file, and none can be made.
         """
+        await self.acquire_by_task(timeout_s)
+        try:
+            yield
+        finally:
+            self.release_by_task()
+
+    async def acquire_by_task(self, timeout_s: float) -> None:
+        """Take the lock, as `held_by_task` does; whoever does so releases it."""
         deadline = time.monotonic() + timeout_s
         try:
             async with asyncio.timeout(timeout_s):
@@ -137,17 +146,19 @@ class FileLock:
             while True:
                 try:
                     self.acquire(0.0)
-                    break
+                    return
                 except LockTimeout:
                     if time.monotonic() >= deadline:
                         raise LockTimeout(self.path, timeout_s) from None
                 await asyncio.sleep(random.uniform(*_PAUSE_S))
-            try:
-                yield
-            finally:
-                self.release()
-        finally:
+        except BaseException:
             self._tasks.release()
+            raise
+
+    def release_by_task(self) -> None:
+        """Give the lock back."""
+        self.release()
+        self._tasks.release()
 
     def close(self) -> None:
         """Give the kept handle back; while somebody holds the lock, maybe a task of this thread, once that ends."""

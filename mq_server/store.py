@@ -246,7 +246,9 @@ class Store:
             log.close()
         for journal in self._journals.values():
             journal.close()
-        for lock in (*self._locks.values(), *(leases.lock for leases in self._leases.values())):
+        for leases in self._leases.values():
+            leases.close()
+        for lock in self._locks.values():
             lock.close()
 
     def _begin_writing(self, name: str) -> None:

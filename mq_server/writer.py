@@ -48,7 +48,8 @@ class Append:
 
     `encode` is called under the locks, with the id, the time in microseconds and the log's name. `known` is the id and
     time of a line that has them already: another copy of a stored message. `follows_any` is for lines whose order must
-    be that of their timestamps, wherever the clock stands; `after_us` is a time that they must come after.
+    be that of their timestamps, wherever the clock stands; `after_us` is a time that they must come after. `stands` is
+    called on the event loop or the writer's thread once the line stands, before it is synced.
     """
 
     logs: dict[str, AppendLog]
@@ -58,6 +59,7 @@ class Append:
     known: tuple[str, int] | None = None
     follows_any: bool = False
     after_us: int = 0
+    stands: Callable[[], None] | None = None
 
 
 class _Asked(NamedTuple):
@@ -215,6 +217,9 @@ class Writer:
                 lock.release()
             if written:
                 self._written(written)
+                for append in group:
+                    if append.stands is not None:
+                        append.stands()
             unconfirmed = self._sync(logs, written, durable=any(append.durable for append in group))
         if stopped:
             return [PartlyPosted(stored.id, list(written), *stopped) for stored in minted]

@@ -17,7 +17,7 @@ LAYERS = [
     {"blocks", "names", "repository", "schemas"},
     {"message"},
     {"outcomes"},
-    {"answers", "columns", "config", "locks", "moving", "paging", "payloads", "search"},
+    {"answers", "columns", "config", "leaselog", "locks", "moving", "paging", "payloads", "search"},
     {"appendlog", "bells", "delivery", "index", "journal", "leases", "presence", "scenes", "vetting"},
     {"writer"},
     {"store"},
