@@ -8,6 +8,7 @@ same call made again finishes the work.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -184,6 +185,9 @@ class Archiving(Room):
 
     def _exchange_files(self, channel: str, move: _Move) -> bool:
         log, timeout_s = self._store.mailbox(channel), self.config.lock_timeout_s
+        if move.going and self._is_durable:
+            # What is archived is never delivered again, so what says that it was read must not be lost after that.
+            _sync(self._store.receipts(channel).path)
         # The first lock keeps those away who look for what has vanished, the second whoever posts.
         with self._store.rescue_lock(channel).held(timeout_s), log.lock.held(timeout_s):
             log.tail()  # waits until git or an editor is done with it
@@ -255,6 +259,11 @@ class _Archive:
 def _whole_lines(data: bytes) -> bytes:
     """Without a last line that somebody is still writing, or never ended."""
     return data[: data.rfind(b"\n") + 1]
+
+
+def _sync(path: Path) -> None:
+    with suppress(FileNotFoundError), path.open("r+b") as file:  # Windows syncs only what can be written to
+        os.fsync(file.fileno())
 
 
 def _read(path: Path) -> tuple[Fingerprint | None, bytes]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
 from mq_server.columns import Place
 from mq_server.delivery import receipt_fields
 from mq_server.errors import InvalidRequest, WriteFailed
+from mq_server.leases import Named
 from mq_server.message import Draft, Message, encode_line, plain_payload
 from mq_server.names import DEAD_LETTER, DEAD_LETTERS, format_time, id_number, id_text
-from mq_server.room import Room
+from mq_server.room import HeldStill, Room
 from mq_server.writer import Append
 
 
@@ -20,16 +23,53 @@ class Burying(Room):
     """The part of the façade that writes receipts, and copies of what is rejected."""
 
     async def _write_receipts(
-        self, channel: str, reader: str, consumer: str, done: Mapping[str, Sequence[int]], reason: str = ""
+        self,
+        held: HeldStill,
+        channel: str,
+        reader: str,
+        consumer: str,
+        done: Mapping[str, Named],
+        reason: str = "",
+        *,
+        let_go: bool = False,
     ) -> None:
-        for op in ("ack", "reject", "reopen"):
-            if op in done:
-                ids = [id_text(identity) for identity in done[op]]
-                await self._write_receipt(channel, reader, consumer, op, ids, reason=reason if op == "reject" else "")
-        await self._shelf.refresh([channel])
-        over = [*done.get("ack", ()), *done.get("reject", ())]
-        with suppress(WriteFailed):  # the receipts stand
-            self._store.leases(channel).settle(reader, over)
+        """Write down what was done with messages.
+
+        Args:
+            held: Holds the channel's deliveries still.
+            channel: The mailbox.
+            reader: Whose messages.
+            consumer: Who did it.
+            done: What it was.
+            reason: Why some were rejected.
+            let_go: Whether nothing else is to be done to the channel: then it is let go of as soon as the receipts
+                stand, before they are synced. Whoever claims meanwhile finds the messages settled. Should the power
+                fail, they are for nobody, and are delivered again: the caller has had no answer yet.
+        """
+        over = {**done.get("ack", {}), **done.get("reject", {})}
+        loop, thread = asyncio.get_running_loop(), threading.get_ident()
+
+        def end_leases() -> None:
+            if channel not in held:
+                return  # the caller has gone away: they end by themselves
+            with suppress(WriteFailed):  # the receipts stand
+                self._store.leases(channel).settle(reader, over)
+            if let_go:
+                held.let_go(channel)
+
+        def stands() -> None:
+            if threading.get_ident() == thread:
+                end_leases()
+            else:
+                loop.call_soon_threadsafe(end_leases)
+
+        ops = [op for op in ("ack", "reject", "reopen") if op in done]
+        for op in ops:
+            why = reason if op == "reject" else ""
+            then = stands if op == ops[-1] else None
+            await self._write_receipt(channel, reader, consumer, op, [*done[op].values()], reason=why, stands=then)
+        if ops:
+            self._shelf.feed.publish({channel})  # whoever waits takes them in
 
     async def _write_receipt(
         self,
@@ -41,6 +81,7 @@ class Burying(Room):
         *,
         reason: str = "",
         after: str = "",
+        stands: Callable[[], None] | None = None,
     ) -> None:
         def encode(receipt_id: str, time_us: int, _: str) -> bytes:
             stamp = format_time(time_us)
@@ -51,10 +92,8 @@ class Burying(Room):
         # What was said later must come later in the fold, also when the clock was set back in between, or when a merge
         # brought the receipts of a machine whose clock is ahead, wherever they stand in the file.
         newest_us = self._shelf.last_settled_us(channel, reader)
-        append = Append(
-            logs, encode, self.config.lock_timeout_s, self._is_durable, follows_any=True, after_us=newest_us
-        )
-        await self._append(append)
+        limit_s, durable = self.config.lock_timeout_s, self._is_durable
+        await self._append(Append(logs, encode, limit_s, durable, follows_any=True, after_us=newest_us, stands=stands))
 
     async def _bury(self, channel: str, reader: str, ids: Sequence[int], reason: str) -> list[str]:
         """Copy messages to `dead_letters`; the copies' ids. A copy that is there already becomes unread again."""
@@ -99,28 +138,26 @@ class Burying(Room):
         rows = index.rows if index else {}
         return self._shelf.load([Place(channel, rows[identity]) for identity in ids if identity in rows])
 
-    async def _reject_exhausted(self, channel: str, reader: str) -> None:
+    async def _reject_exhausted(self, held: HeldStill, channel: str, reader: str) -> None:
         """Reject what was delivered as often as may be and is held by nobody."""
         entry = self.config.channels.get(channel)
         own_limit = entry.max_deliveries if entry else None
         limit = self.config.max_deliveries if own_limit is None else own_limit
-        index = self._index.channels.get(channel)
-        if not limit or index is None:
-            return
         exhausted = [
             identity
-            for identity, delivery in self._store.leases(channel).of(reader).items()
-            if delivery.count >= limit
-            and not delivery.settled
-            and not delivery.deadline.left_s()
-            and identity in index.rows
-            and not self._is_done(channel, reader, identity)
+            for identity, delivery in self._store.leases(channel).claimed(reader).items()
+            if delivery.count >= limit > 0 and not delivery.deadline.left_s()
         ]
-        if exhausted:
-            done = {"reject": exhausted}
+        if not exhausted:
+            return
+        await self._shelf.refresh([channel])
+        index = self._index.channels.get(channel)
+        standing = [each for each in exhausted if index and each in index.rows]
+        ids = {each: id_text(each) for each in standing if not self._is_done(channel, reader, each)}
+        if ids:
             reason = f"delivered {limit} times without being settled"
-            await self._bury(channel, reader, done["reject"], reason)
-            await self._write_receipts(channel, reader, "mq-server", done, reason)
+            await self._bury(channel, reader, list(ids), reason)
+            await self._write_receipts(held, channel, reader, "mq-server", {"reject": ids}, reason)
 
 
 def _letter_id(time_us: int, message_id: str, channel: str, reader: str, reason: str) -> str:

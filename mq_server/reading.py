@@ -9,8 +9,9 @@ from dataclasses import replace
 
 from mq_server.answers import Page
 from mq_server.errors import AmbiguousReference, InvalidRequest, MailError, NotSettled, UnknownReference
+from mq_server.leases import Named
 from mq_server.message import Message
-from mq_server.names import check_name, id_number, id_text
+from mq_server.names import check_name, id_number
 from mq_server.outcomes import Lease
 from mq_server.room import channel_matcher, is_glob
 from mq_server.selecting import Question, Selecting
@@ -163,7 +164,8 @@ class Reader(Selecting):
         for text in [messages] if isinstance(messages, str) else messages:
             name, _, token = text.partition("@")
             try:
-                identity = id_number(self._id_of(self._resolve(name)))
+                message_id = self._id_of(self._resolve(name))
+                identity = id_number(message_id)
             except (UnknownReference, AmbiguousReference) as error:
                 faults.append(f"ack: {error}")
                 continue
@@ -174,7 +176,7 @@ class Reader(Selecting):
             if token:  # a copy in another mailbox has a lease of its own
                 homes = [name for name in homes if self._is_token(name, reader or name, identity, token)] or homes
             for name in homes:
-                per_channel.setdefault(name, {})[identity] = Order("ack", identity, token)
+                per_channel.setdefault(name, {})[identity] = Order("ack", identity, message_id, token)
         if reader is None and caller is not None:
             faults += [
                 f"{name!r} is not your mailbox: to acknowledge as yourself, give reader={caller!r}"
@@ -195,15 +197,16 @@ class Reader(Selecting):
     async def _acknowledge(self, channel: str, reader: str, consumer: str, orders: Mapping[int, Order]) -> None:
         if all(identity in self._shelf.reader_state(channel, reader).settled for identity in orders):
             return
-        async with self._delivering([channel]):
+        async with self._delivering([channel]) as held:
             await self._shelf.refresh([channel])
             settled = self._shelf.reader_state(channel, reader).settled
             fresh = [order for identity, order in orders.items() if identity not in settled]
-            whys = [(order, self._why_not(channel, reader, consumer, order)) for order in fresh]
-            if any(why for _, why in whys):
-                raise NotSettled([f"{id_text(order.identity)}: {why}" for order, why in whys if why])
+            whys = [(order, why) for order, why in self._weighed(channel, reader, consumer, fresh) if why]
+            if whys:
+                raise NotSettled([f"{order.id}: {why}" for order, why in whys])
             if fresh:
-                await self._write_receipts(channel, reader, consumer, {"ack": [order.identity for order in fresh]})
+                ids = {order.identity: order.id for order in fresh}
+                await self._write_receipts(held, channel, reader, consumer, {"ack": ids}, let_go=True)
 
     # --- answering a question -------------------------------------------------------------------------------------
 
@@ -212,7 +215,9 @@ class Reader(Selecting):
         faults = self._lease_faults(question.lease_s)
         if faults:
             raise InvalidRequest(faults)
-        await self._shelf.refresh(self._scope(question))
+        scope = self._scope(question)
+        if scope is None or not all(map(self._shelf.is_loaded, scope)):
+            await self._shelf.refresh(scope)
         for name in self._named(question.channel):
             self._existing(name, question.caller, question.reader)
             self._check_reader(name, question.reader, question.caller)
@@ -225,7 +230,9 @@ class Reader(Selecting):
             raise InvalidRequest([text])
 
     async def _answer(self, question: Question) -> Page:
-        # Who takes only looks whether there is anything: the messages are read while nobody else can take them.
+        # Who takes reads the messages while nobody else can take them, and first only looks whether there is anything.
+        if question.takes and self._finds(question):
+            return await self._take(question)
         limit = 0 if question.takes else question.limit
         page = await self._shelf.consistent(self._scope(question), lambda: self._page(question, limit=limit))
         if question.takes:
@@ -237,33 +244,38 @@ class Reader(Selecting):
                 await self._note_fetched(name, *question.reads_as(name), ids)
         return page
 
+    def _finds(self, question: Question) -> bool:
+        """Whether there is anything to take in the files as last read."""
+        indexes = self._index.channels
+        return any(
+            self._rows(question, name, indexes[name])[0] for name in self._named(question.channel) if name in indexes
+        )
+
     async def _take(self, question: Question) -> Page:
         """The answer, claimed or settled while nobody else can."""
         names = [name for name in self._named(question.channel) if self._shelf.is_loaded(name)]
-        leases: dict[tuple[str, int], Lease] = {}
-        async with self._delivering(names):
-            await self._shelf.refresh(names)
+        leases: dict[tuple[str, str], Lease] = {}
+        async with self._delivering(names) as held:
             if question.lease_s is not None:
                 for name in names:
-                    await self._reject_exhausted(name, question.reads_as(name)[0])
+                    await self._reject_exhausted(held, name, question.reads_as(name)[0])
             # Not from a mailbox that a pattern fits only since: its deliveries are not held still.
             page = await self._shelf.consistent(self._scope(question), lambda: self._page(question, names))
             for name, ids in _ids_by_channel(page.messages).items():
                 reader, consumer = question.reads_as(name)
                 if question.lease_s is None:
-                    await self._write_receipts(name, reader, consumer, {"ack": ids})
+                    await self._write_receipts(held, name, reader, consumer, {"ack": ids}, let_go=True)
                     continue
-                held = self._store.leases(name)
-                token = held.claim(reader, consumer, ids, question.lease_s)
-                for identity in ids:
-                    text = f"{id_text(identity)}@{token}"
-                    delivery = held.of(reader).get(identity)  # gone if somebody has just deleted the file
-                    count = delivery.count if delivery else 1
-                    leases[name, identity] = Lease(name=text, lease_s=question.lease_s, deliveries=count)
-        claimed = [leases[message.channel, id_number(message.id)] for message in page.messages if leases]
-        return replace(page, leases=tuple(claimed))
+                noted = self._store.leases(name)
+                token = noted.claim(reader, consumer, ids, question.lease_s)
+                deliveries = noted.of(reader)
+                for identity, text in ids.items():
+                    # None are known if somebody has just deleted the file.
+                    count = deliveries[identity].count if identity in deliveries else 1
+                    leases[name, text] = Lease(name=f"{text}@{token}", lease_s=question.lease_s, deliveries=count)
+        return replace(page, leases=tuple(leases[message.channel, message.id] for message in page.messages if leases))
 
-    async def _note_fetched(self, channel: str, reader: str, consumer: str, ids: Sequence[int]) -> None:
+    async def _note_fetched(self, channel: str, reader: str, consumer: str, ids: Named) -> None:
         known = self._store.leases(channel).of(reader)
         if any(identity not in known or not known[identity].fetched_us for identity in ids):
             # Who may not write here may read all the same.
@@ -278,8 +290,8 @@ def _plain(channel: str | Sequence[str]) -> list[str] | None:
     return None if any(map(is_glob, names)) else names
 
 
-def _ids_by_channel(messages: Iterable[Message]) -> dict[str, list[int]]:
-    by_channel: dict[str, list[int]] = {}
+def _ids_by_channel(messages: Iterable[Message]) -> dict[str, dict[int, str]]:
+    by_channel: dict[str, dict[int, str]] = {}
     for message in messages:
-        by_channel.setdefault(message.channel, []).append(id_number(message.id))
+        by_channel.setdefault(message.channel, {})[id_number(message.id)] = message.id
     return by_channel

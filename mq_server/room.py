@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,36 @@ from mq_server.writer import Append, Stored
 
 MAX_LIMIT = 1000
 _TIME_HINT = "Use an id, a ref, or a time with its zone, such as 2026-11-22T13:12:52Z"
+
+
+class HeldStill:
+    """Channels whose deliveries nobody else changes, until they are let go.
+
+    Args:
+        is_done: Whether a reader of a channel is known to have settled a message.
+    """
+
+    def __init__(self, is_done: Callable[[str, str, int], bool]) -> None:
+        self._is_done = is_done
+        self._leases: dict[str, Leases] = {}
+
+    def __contains__(self, channel: str) -> bool:
+        return channel in self._leases
+
+    def add(self, channel: str, leases: Leases) -> None:
+        """One more, whose lock is held."""
+        self._leases[channel] = leases
+
+    def let_go(self, *channels: str) -> None:
+        """Let go of these channels, or of all, once all is done."""
+        for name in channels or list(self._leases):
+            self._leases[name].compact(partial(self._is_done, name))
+            self._leases.pop(name).lock.release_by_task()
+
+    def abandon(self) -> None:
+        """Let go of what is still held, because something failed."""
+        while self._leases:
+            self._leases.popitem()[1].lock.release_by_task()
 
 
 class Room:
@@ -62,8 +92,8 @@ class Room:
         """Whether what was written survives a power cut once it is answered."""
         return self.config.durability == "disk"
 
-    async def _append(self, append: Append) -> Stored:
-        return await self._store.submit(append)
+    def _append(self, append: Append) -> Awaitable[Stored]:
+        return self._store.submit(append)
 
     def _deliverable(self, channel: str, reader: str) -> list[int]:
         """The unread rows of a channel in file order, without what has expired or been superseded."""
@@ -88,21 +118,24 @@ class Room:
     # --- deliveries on this machine ------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _delivering(self, channels: Iterable[str]) -> AsyncIterator[None]:
+    async def _delivering(self, channels: Iterable[str]) -> AsyncIterator[HeldStill]:
         """Hold these channels' deliveries still: nobody else claims or settles there meanwhile.
 
         Raises:
             LockTimeout, WriteFailed: Nothing was begun.
         """
-        names = sorted(set(channels))
         self._store.has_runtime()
-        async with AsyncExitStack() as held:
-            for name in names:
-                await held.enter_async_context(self._store.leases(name).lock.held_by_task(self.config.lock_timeout_s))
-                self._leases(name)
-            yield
-            for name in names:
-                self._store.leases(name).compact(partial(self._is_done, name))
+        held = HeldStill(self._is_done)
+        try:
+            for name in sorted(set(channels)):
+                leases = self._store.leases(name)
+                await leases.lock.acquire_by_task(self.config.lock_timeout_s)
+                held.add(name, leases)
+                leases.refresh()
+            yield held
+            held.let_go()
+        finally:
+            held.abandon()
 
     def _leases(self, channel: str) -> Leases:
         """The deliveries of a channel as they stand."""
@@ -131,6 +164,8 @@ class Room:
             UnknownReader: It is almost a known one.
         """
         if reader is None or reader in (channel, caller):
+            return
+        if channel in self._index.channels and reader in self._shelf.readers(channel):
             return
         known = {channel, *self.config.channels, *self._index.channels, *self._leases(channel).readers()}
         if channel in self._index.channels:
@@ -176,7 +211,7 @@ class Room:
 
 def is_glob(channel: object) -> bool:
     """Whether a channel argument names several by a pattern."""
-    return isinstance(channel, str) and any(character in channel for character in "*?[")
+    return isinstance(channel, str) and ("*" in channel or "?" in channel or "[" in channel)
 
 
 def channel_matcher(channel: str | Sequence[str] | None) -> Callable[[str], bool]:

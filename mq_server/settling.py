@@ -7,14 +7,17 @@ and nobody settles with a lease that is over.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import ceil
 from typing import NamedTuple
 
 from mq_server.burying import Burying
+from mq_server.delivery import Receipt
 from mq_server.errors import InvalidRequest, MailError, NotSettled, UnknownReference
+from mq_server.leases import Delivery
 from mq_server.names import DEAD_LETTER, DEAD_LETTERS, check_name, format_time, id_number, id_text, is_id
 from mq_server.outcomes import DONE, Refusal, Settled
+from mq_server.room import HeldStill
 from mq_server.writer import MAX_AHEAD_US
 
 _MAX_DELAY_S = 7 * 86400
@@ -24,10 +27,13 @@ Ids = str | Sequence[str]
 
 
 class Order(NamedTuple):
-    """What is to be done with one message: `token` is that of a lease, empty if it was named by its id alone."""
+    """What is to be done with one message, whose id is given as number and text. `token` is that of a lease, empty if
+    the message was named by its id alone.
+    """
 
     op: str
     identity: int
+    id: str
     token: str = ""
 
 
@@ -80,7 +86,10 @@ class Settling(Burying):
         given = {"ack": ack, "release": release, "reject": reject, "reopen": reopen, "extend": extend}
         named = {op: [ids] if isinstance(ids, str) else list(ids) for op, ids in given.items()}
         self._check_order(channel, named, seek, reader, consumer, reason, delay_s, lease_s, caller)
-        await self._shelf.refresh(None if _needs_all(channel, named, seek) else [channel])
+        if _needs_all(channel, named, seek):
+            await self._shelf.refresh()
+        elif not self._shelf.is_loaded(channel):
+            await self._shelf.refresh([channel])
         self._existing(channel)
         self._check_reader(channel, reader, caller)
         if channel == DEAD_LETTERS and named["reopen"]:
@@ -93,12 +102,13 @@ class Settling(Burying):
             self._sought_us(channel, seek)  # which may refuse, before anything is made
             if not self._store.has_runtime():
                 self._store.prepare()  # before a lock file makes the folder
-        async with self._delivering([channel]):
+        by = consumer or caller or reader
+        async with self._delivering([channel]) as held:
             if seek is not None:
-                return await self._seek(channel, reader, consumer or caller or reader, seek)
+                return await self._seek(held, channel, reader, by, seek)
             await self._shelf.refresh([channel])
             settled = await self._carry_out(
-                channel, reader, consumer or caller or reader, orders, reason or "rejected", delay_s, lease_s or 0.0
+                held, channel, reader, by, orders, reason or "rejected", delay_s, lease_s or 0.0, let_go=True
             )
         if not settled.done:
             settled.require_all()
@@ -165,8 +175,8 @@ class Settling(Burying):
         texts = [(op, text) for op, texts in named.items() for text in texts]
         try:
             orders = [self._order(channel, op, text) for op, text in texts]
-        except UnknownReference:
-            await self._shelf.refresh()  # which tells a message of another mailbox from none
+        except (UnknownReference, InvalidRequest):
+            await self._shelf.refresh()  # it may be new; and this tells a message of another mailbox from none
             orders = [self._order(channel, op, text) for op, text in texts]
         if len({order.identity for order in orders}) < len(orders):
             raise InvalidRequest(["a message is named twice: each can be settled in one way only"])
@@ -181,17 +191,19 @@ class Settling(Burying):
         """
         name, at, token = text.partition("@")
         index = self._index.channels.get(channel)
-        identity = id_number(name) if is_id(name) else id_number(self._id_of(self._resolve(name)))
+        message_id = name if is_id(name) else self._id_of(self._resolve(name))
+        identity = id_number(message_id)
         if index is None or identity not in index.rows:
             if self._index.find(identity) is None:
                 raise UnknownReference(text)
             raise InvalidRequest([f"{op}: {text} does not stand in {channel}"])
-        return Order(op, identity, token if at else "")
+        return Order(op, identity, message_id, token if at else "")
 
     # --- carrying out; the channel's deliveries are held still and its files are taken in --------------------------
 
     async def _carry_out(
         self,
+        held: HeldStill,
         channel: str,
         reader: str,
         consumer: str,
@@ -199,30 +211,33 @@ class Settling(Burying):
         reason: str,
         delay_s: float = 0.0,
         lease_s: float = 0.0,
+        *,
+        let_go: bool = False,
     ) -> Settled:
-        done: dict[str, list[int]] = {}
+        done: dict[str, dict[int, str]] = {}
         refused = []
-        for order in orders:
-            why_not = self._why_not(channel, reader, consumer, order)
+        for order, why_not in self._weighed(channel, reader, consumer, orders):
             if why_not:
-                refused.append(Refusal(id=id_text(order.identity), why=why_not))
+                refused.append(Refusal(id=order.id, why=why_not))
             else:
-                done.setdefault(order.op, []).append(order.identity)
+                done.setdefault(order.op, {})[order.identity] = order.id
         leases = self._store.leases(channel)
-        letters = await self._bury(channel, reader, done.get("reject", ()), reason)
-        await self._write_receipts(channel, reader, consumer, done, reason)
-        if "reopen" in done:
-            leases.forget(reader, done["reopen"])
         if "extend" in done:
             leases.extend(reader, done["extend"], lease_s)
         if "release" in done:
             leases.release(reader, done["release"], delay_s)
+        letters = await self._bury(channel, reader, list(done.get("reject", ())), reason)
+        await self._write_receipts(
+            held, channel, reader, consumer, done, reason, let_go=let_go and "reopen" not in done
+        )
+        if "reopen" in done:
+            leases.forget(reader, done["reopen"])
         if done.keys() & {"reopen", "release"}:
             self._wake(channel)
         return Settled(
             channel=channel,
             reader=reader,
-            done={op: tuple(map(id_text, ids)) for op, ids in done.items()},
+            done={op: tuple(ids.values()) for op, ids in done.items()},
             dead_letters=tuple(letters),
             refused=tuple(refused),
         )
@@ -232,36 +247,20 @@ class Settling(Burying):
         self._shelf.feed.publish({channel})
         self._store.bells.ring([channel])
 
-    def _why_not(self, channel: str, reader: str, consumer: str, order: Order) -> str:
-        """Why an order can't be carried out; empty when it can."""
+    def _weighed(
+        self, channel: str, reader: str, consumer: str, orders: Iterable[Order]
+    ) -> Iterator[tuple[Order, str]]:
+        """Each order, and why it can't be carried out; empty when it can."""
         index = self._index.channels.get(channel)
-        if index is None or order.identity not in index.rows:
-            return f"does not stand in {channel} any more"
-        state = self._shelf.reader_state(channel, reader)
-        receipt = state.settled.get(order.identity)
-        passed = state.is_passed(order.identity, index.times_us[index.rows[order.identity]])
-        if order.op == "reopen":
-            return "" if receipt or passed else "is unread already"
-        if receipt:
-            when = format_time(receipt.time_us)
-            return f"{DONE[receipt.op]} already by {receipt.consumer} at {when}; reopen makes it unread again"
-        if passed and order.op != "ack":
-            return f"counts as read since {reader} sought past it; reopen makes it unread again"
-        delivery = self._store.leases(channel).of(reader).get(order.identity)
-        if delivery and delivery.settled:
-            delivery = None  # of the time before it was reopened on another branch
-        holder = delivery.holder() if delivery else ""
-        if delivery and order.token and order.token != delivery.token:
-            return f"this lease is over: {f'{holder} holds it now' if holder else 'claim it again to go on'}"
-        if delivery and holder:
-            if order.token or holder == consumer:
-                return ""
-            return f"held by {holder} for another {ceil(delivery.deadline.left_s())} s"
-        if order.token or (delivery and delivery.consumer == consumer) or order.op in _BY_LEASE:
-            if delivery and delivery.consumer:
-                return f"the lease of {delivery.consumer} has expired: claim it again to go on"
-            return "nobody holds it: claim it first, with lease_s"
-        return ""
+        state, deliveries = self._shelf.reader_state(channel, reader), self._store.leases(channel).of(reader)
+        for order in orders:
+            row = None if index is None else index.rows.get(order.identity)
+            if index is None or row is None:
+                yield order, f"does not stand in {channel} any more"
+            else:
+                passed = state.is_passed(order.identity, index.times_us[row])
+                delivery = deliveries.get(order.identity)
+                yield order, _why_not(order, reader, consumer, state.settled.get(order.identity), passed, delivery)
 
     def _sought_us(self, channel: str, seek: str) -> int:
         """The time that a seek leads to.
@@ -286,20 +285,22 @@ class Settling(Burying):
             raise InvalidRequest([text])
         return after_us
 
-    async def _seek(self, channel: str, reader: str, consumer: str, seek: str) -> Settled:
+    async def _seek(self, held: HeldStill, channel: str, reader: str, consumer: str, seek: str) -> Settled:
         await self._shelf.refresh([channel])
         after_us = self._sought_us(channel, seek)
         index = self._index.channels.get(channel)
-        ahead: list[int] = []
+        ahead: dict[int, str] = {}
         if index and seek == "now":
-            ahead = [index.identity(row) for row, each in enumerate(index.times_us) if each >= after_us]
+            rows = [row for row, each in enumerate(index.times_us) if each >= after_us]
+            ahead = {index.identity(row): id_text(index.identity(row)) for row in rows}
         after = format_time(after_us)
         await self._write_receipt(channel, reader, consumer, "seek", (), after=after)
         if ahead:
             await self._shelf.refresh([channel])
-            await self._write_receipts(channel, reader, consumer, {"ack": ahead})
+            await self._write_receipts(held, channel, reader, consumer, {"ack": ahead})
         leases = self._store.leases(channel)
-        leases.forget(reader, [identity for identity, delivery in leases.of(reader).items() if not delivery.holder()])
+        free = [identity for identity, delivery in leases.of(reader).items() if not delivery.holder()]
+        leases.forget(reader, {identity: id_text(identity) for identity in free})
         await self._shelf.refresh([channel])
         self._wake(channel)
         return Settled(channel=channel, reader=reader, seek=after)
@@ -332,15 +333,15 @@ class Settling(Burying):
             refused += settled.refused
         if not done:
             raise NotSettled([f"{refusal.id}: {refusal.why}" for refusal in refused])
-        async with self._delivering([DEAD_LETTERS]):
+        async with self._delivering([DEAD_LETTERS]) as held:
             await self._shelf.refresh([DEAD_LETTERS])
             for name in dict.fromkeys([DEAD_LETTERS, asker]):
                 read = [
-                    Order("ack", id_number(letter.id), tokens[letter.id] if name == asker else "")
+                    Order("ack", id_number(letter.id), letter.id, tokens[letter.id] if name == asker else "")
                     for letter in letters
                     if (letter.payload["channel"], letter.payload["reader"], letter.reply_to) in done
                 ]
-                await self._carry_out(DEAD_LETTERS, name, consumer or name, read, "")
+                await self._carry_out(held, DEAD_LETTERS, name, consumer or name, read, "")
         reopened = tuple(dict.fromkeys(message_id for _, _, message_id in done))
         return Settled(channel=DEAD_LETTERS, reader=asker, done={"reopen": reopened}, refused=tuple(refused))
 
@@ -349,3 +350,39 @@ def _needs_all(channel: str, named: Mapping[str, Sequence[str]], seek: str | Non
     """Whether names have to be looked up in all mailboxes: the ends of ids, and what a seek names."""
     texts = [text.partition("@")[0] for texts in named.values() for text in texts]
     return seek is not None or channel == DEAD_LETTERS or not all(map(is_id, texts))
+
+
+def _why_not(
+    order: Order, reader: str, consumer: str, receipt: Receipt | None, passed: bool, delivery: Delivery | None
+) -> str:
+    """Why an order can't be carried out; empty when it can.
+
+    Args:
+        order: What is to be done.
+        reader: Whose message it is.
+        consumer: Who wants it done.
+        receipt: What says that it was settled.
+        passed: Whether the reader has sought past it.
+        delivery: How far it had come on its way.
+    """
+    if order.op == "reopen":
+        return "" if receipt or passed else "is unread already"
+    if receipt:
+        when = format_time(receipt.time_us)
+        return f"{DONE[receipt.op]} already by {receipt.consumer} at {when}; reopen makes it unread again"
+    if passed and order.op != "ack":
+        return f"counts as read since {reader} sought past it; reopen makes it unread again"
+    if delivery and delivery.settled:
+        delivery = None  # of the time before it was reopened on another branch
+    holder = delivery.holder() if delivery else ""
+    if delivery and order.token and order.token != delivery.token:
+        return f"this lease is over: {f'{holder} holds it now' if holder else 'claim it again to go on'}"
+    if delivery and holder:
+        if order.token or holder == consumer:
+            return ""
+        return f"held by {holder} for another {ceil(delivery.deadline.left_s())} s"
+    if order.token or (delivery and delivery.consumer == consumer) or order.op in _BY_LEASE:
+        if delivery and delivery.consumer:
+            return f"the lease of {delivery.consumer} has expired: claim it again to go on"
+        return "nobody holds it: claim it first, with lease_s"
+    return ""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from hypothesis import settings
 
@@ -109,7 +109,18 @@ def indexed(lines: Iterable[bytes], channel: str = "narrator", names: Names | No
 # --- one log ---------------------------------------------------------------------------------------------------------
 
 
-_locks: list[FileLock] = []
+class Closing(Protocol):
+    """What keeps a handle."""
+
+    def close(self) -> None: ...
+
+
+_locks: list[Closing] = []
+
+
+def closed_in_the_end(kept: Closing) -> None:
+    """Have something closed when the test ends."""
+    _locks.append(kept)
 
 
 def new_lock(path: Path) -> FileLock:
@@ -124,12 +135,12 @@ def new_log(root: Path, name: str = "narrator") -> AppendLog:
     log = AppendLog(
         root / f"{name}.jsonl", root / ".mq" / "locks" / f"{name}.lock", root / ".mq" / "stamps" / f"{name}.stamp"
     )
-    _locks.append(log.lock)
+    _locks.append(log)
     return log
 
 
 def close_locks() -> None:
-    """Close what `new_lock` and `new_log` opened."""
+    """Close what `new_lock` and `new_log` opened, and what was to be closed in the end."""
     while _locks:
         _locks.pop().close()
 

@@ -12,11 +12,12 @@ from tests.support import output
 
 PACKAGE = Path(mq_server.__file__).parent
 LAYERS = [
-    {"errors", "outline", "stamp"},
+    {"errors", "kept", "outline"},
+    {"stamp"},
     {"blocks", "names", "repository", "schemas"},
     {"message"},
     {"outcomes"},
-    {"answers", "columns", "config", "locks", "moving", "paging", "payloads", "search"},
+    {"answers", "columns", "config", "leaselog", "locks", "moving", "paging", "payloads", "search"},
     {"appendlog", "bells", "delivery", "index", "journal", "leases", "presence", "scenes"},
     {"writer"},
     {"store"},

@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mq_server import leaselog as leaselog_module
 from mq_server import leases as leases_module
 from mq_server.errors import WriteFailed
 from mq_server.leases import Deadline, Leases
-from mq_server.names import id_number
-from tests.support import DEADLINE_S, known_id, new_lock
+from mq_server.names import id_number, id_text
+from tests.support import DEADLINE_S, close_locks, closed_in_the_end, known_id
 
 A, B, C = (id_number(known_id(number)) for number in range(3))
 READER = "narrator"
@@ -50,7 +51,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def opened(root: Path) -> Leases:
     """The leases of a channel as another process would have them: nothing shared but the file."""
     leases = Leases(root / "leases" / "narrator.log", root / "locks" / "narrator.lock")
-    leases.lock = new_lock(leases.lock.path)
+    closed_in_the_end(leases)
     return leases
 
 
@@ -64,7 +65,11 @@ def held(leases: Leases) -> Iterator[Leases]:
 
 def claim(leases: Leases, *ids: int, consumer: str = "one", lease_s: float = 60.0) -> str:
     with held(leases):
-        return leases.claim(READER, consumer, ids, lease_s)
+        return leases.claim(READER, consumer, named(*ids), lease_s)
+
+
+def named(*ids: int) -> dict[int, str]:
+    return {identity: id_text(identity) for identity in ids}
 
 
 def holders(leases: Leases) -> dict[int, str]:
@@ -136,12 +141,12 @@ def test_a_deadline_of_no_time_is_over_at_once(clock: Clock) -> None:
 def test_the_file_says_what_happened_line_by_line(tmp_path: Path, clock: Clock) -> None:
     leases = opened(tmp_path)
     with held(leases):
-        leases.fetch(READER, "one", [A])
-        token = leases.claim(READER, "one", [A, B], 60)
-        leases.extend(READER, [A], 90)
-        leases.release(READER, [B], 5)
-        leases.settle(READER, [A])
-        leases.forget(READER, [B])
+        leases.fetch(READER, "one", named(A))
+        token = leases.claim(READER, "one", named(A, B), 60)
+        leases.extend(READER, named(A), 90)
+        leases.release(READER, named(B), 5)
+        leases.settle(READER, named(A))
+        leases.forget(READER, named(B))
     header, *events = lines(leases)
     assert list(header) == ["generation", "kept_bytes"]
     stamp = {"consumer": "one", "time_us": 1_790_000_000_000_000}
@@ -174,9 +179,9 @@ def test_extending_and_releasing_move_the_deadline(tmp_path: Path, clock: Clock)
     claim(leases, A, B, C)
     clock.now_s += 50
     with held(leases):
-        leases.extend(READER, [A], 60)
-        leases.release(READER, [B], 30)
-        leases.release(READER, [C], 0)
+        leases.extend(READER, named(A), 60)
+        leases.release(READER, named(B), 30)
+        leases.release(READER, named(C), 0)
     assert holders(leases) == {A: "one"}
     assert leases.withheld(READER) == {A: 60, B: 30}
     assert not leases.of(READER)[B].token, "with the lease of what was given back nothing can be done"
@@ -189,7 +194,7 @@ def test_what_is_forgotten_counts_from_the_beginning(tmp_path: Path, clock: Cloc
     leases = opened(tmp_path)
     claim(leases, A, B)
     with held(leases):
-        leases.forget(READER, [A])
+        leases.forget(READER, named(A))
     assert holders(leases) == {B: "one"} and counts(leases) == {B: 1}
     assert leases.withheld(READER) == {B: 60}
     claim(leases, A)
@@ -205,8 +210,8 @@ def test_what_is_settled_is_held_by_nobody_and_if_delivered_again_counts_from_th
         clock.now_s += 61
     claim(leases, A)
     with held(leases):
-        leases.settle(READER, [A, B])
-        leases.settle(READER, [A])
+        leases.settle(READER, named(A, B))
+        leases.settle(READER, named(A))
     assert holders(leases) == {} and leases.withheld(READER) == {}
     assert (leases.of(READER)[A].consumer, leases.of(READER)[A].count) == ("one", 4), "as the sender is shown"
     assert [line["op"] for line in lines(leases)[1:]] == ["claim"] * 4 + ["settle"], "and said once"
@@ -219,7 +224,7 @@ def test_readers_have_their_deliveries_apart(tmp_path: Path, clock: Clock) -> No
     leases = opened(tmp_path)
     claim(leases, A)
     with held(leases):
-        leases.claim("editor", "three", [A, B], 60)
+        leases.claim("editor", "three", named(A, B), 60)
     assert holders(leases) == {A: "one"}
     assert set(leases.of("editor")) == {A, B} and set(leases.readers()) == {READER, "editor"}
     assert leases.withheld("nobody") == {} and leases.of("nobody") == {}
@@ -229,7 +234,7 @@ def test_the_first_fetch_is_what_counts_and_is_written_once(tmp_path: Path, cloc
     leases = opened(tmp_path)
     for consumer in ("one", "two"):
         with held(leases):
-            leases.fetch(READER, consumer, [A])
+            leases.fetch(READER, consumer, named(A))
         clock.wall_s += 1
     assert len(lines(leases)) == 2
     delivery = leases.of(READER)[A]
@@ -248,7 +253,7 @@ def test_each_sees_what_the_other_wrote(tmp_path: Path, clock: Clock) -> None:
         claim(one, A)
         assert holders(two) == {A: "one"}
         with held(two):
-            two.release(READER, [A], 0)
+            two.release(READER, named(A), 0)
         assert holders(one) == {}
     assert counts(one) == counts(two) == {A: 3}
     assert counts(opened(tmp_path)) == {A: 3}, "also who comes later"
@@ -338,6 +343,7 @@ def test_whatever_stands_in_the_file_nobody_fails(
         assert (holders(each)[B], each.of(READER)[C].token) == ("two", token)
         with held(each):
             each.compact(lambda *_: False)
+    close_locks()
 
 
 # --- the header ------------------------------------------------------------------------------------------------------
@@ -404,7 +410,7 @@ def test_a_file_deleted_between_looking_and_writing_is_made_again_with_what_is_w
     claim(one, A)
     with held(one):
         one.path.unlink()
-        one.claim(READER, "one", [B], 60)
+        one.claim(READER, "one", named(B), 60)
     assert holders(one) == holders(two) == {B: "one"}
 
 
@@ -495,9 +501,9 @@ def test_a_file_is_compacted_when_it_has_grown_and_keeps_what_is_of_use(
     sizes = []
     while len(sizes) < 400:
         with held(one):
-            one.claim(READER, "one", [A, B], 60)
-            one.release(READER, [A], 10)
-            one.fetch("editor", "two", [C])
+            one.claim(READER, "one", named(A, B), 60)
+            one.release(READER, named(A), 10)
+            one.fetch("editor", "two", named(C))
             before = state(one)
             one.compact(lambda *_: False)
             assert state(one) == before
@@ -514,7 +520,7 @@ def test_what_is_settled_is_left_out(tmp_path: Path, clock: Clock, at_once: None
     leases = opened(tmp_path)
     claim(leases, A, B)
     with held(leases):
-        leases.settle(READER, [A])
+        leases.settle(READER, named(A))
         leases.compact(lambda reader, identity: (reader, identity) == (READER, A))
     for each in (leases, opened(tmp_path)):
         assert holders(each) == {B: "one"} and counts(each) == {B: 1}
@@ -525,8 +531,8 @@ def test_a_lease_is_kept_by_who_believes_its_message_settled(tmp_path: Path, clo
     leases = opened(tmp_path)
     claim(leases, A)
     with held(leases):
-        leases.release(READER, [A], 0)
-        leases.claim(READER, "two", [B], 60)
+        leases.release(READER, named(A), 0)
+        leases.claim(READER, "two", named(B), 60)
         leases.compact(lambda *_: True)
     assert holders(leases) == {B: "two"}
     assert counts(leases) == {B: 1}
@@ -536,7 +542,7 @@ def test_that_something_was_settled_survives_compaction(tmp_path: Path, clock: C
     leases = opened(tmp_path)
     claim(leases, A)
     with held(leases):
-        leases.settle(READER, [A])
+        leases.settle(READER, named(A))
         leases.compact(lambda *_: False)
     claim(leases, A)
     assert counts(opened(tmp_path)) == {A: 1}
@@ -562,7 +568,7 @@ def test_a_compaction_that_fails_leaves_everything_as_it_was(
 
     with held(leases), monkeypatch.context() as patched:
         patched.setattr(Path, "replace", refuse)
-        leases.claim(READER, "one", [A], 60)
+        leases.claim(READER, "one", named(A), 60)
         leases.compact(lambda *_: False)
         assert holders(leases) == {A: "one"}
     claim(leases, B)
@@ -572,7 +578,7 @@ def test_a_compaction_that_fails_leaves_everything_as_it_was(
 def test_the_folder_may_be_deleted_before_a_compaction(tmp_path: Path, clock: Clock, at_once: None) -> None:
     leases = opened(tmp_path)
     with held(leases):
-        leases.claim(READER, "one", [A], 60)
+        leases.claim(READER, "one", named(A), 60)
         leases.path.unlink()
         leases.path.parent.rmdir()
         leases.compact(lambda *_: False)
@@ -604,17 +610,17 @@ def test_whoever_writes_and_whoever_compacts_all_read_the_same(
         patched.setattr(leases_module, "time", clock)
         patched.setattr(leases_module.os, "urandom", lambda count: bytes(count) if count == 4 else b"\x01" * count)
         for number, (op, who, ids, span_s) in enumerate(steps):
-            patched.setattr(leases_module, "_new_header", _numbered_header(number))
+            patched.setattr(leaselog_module, "_new_header", _numbered_header(number))
             for leases in (writers[who], plain):
                 with held(leases):
                     if op == "claim":
-                        leases.claim(READER, f"c{who}", ids, span_s)
+                        leases.claim(READER, f"c{who}", named(*ids), span_s)
                     elif op == "fetch":
-                        leases.fetch(READER, f"c{who}", ids)
+                        leases.fetch(READER, f"c{who}", named(*ids))
                     elif op in ("extend", "release"):
-                        getattr(leases, op)(READER, ids, span_s)
+                        getattr(leases, op)(READER, named(*ids), span_s)
                     elif op in ("settle", "forget"):
-                        getattr(leases, op)(READER, ids)
+                        getattr(leases, op)(READER, named(*ids))
                     elif op == "compact" and leases is not plain:
                         leases.compact(lambda *_: False)
             if op == "pass":
@@ -623,7 +629,9 @@ def test_whoever_writes_and_whoever_compacts_all_read_the_same(
             for leases in (*writers, opened(root)):
                 assert state(leases).get(READER, {}) == expected
                 assert leases.withheld(READER) == plain.withheld(READER)
+                assert leases.claimed(READER) == plain.claimed(READER)
+    close_locks()
 
 
 def _numbered_header(number: int) -> Any:
-    return lambda kept_bytes: leases_module._HEADER % (b"%016x" % number, kept_bytes)
+    return lambda kept_bytes: leaselog_module._HEADER % (b"%016x" % number, kept_bytes)
