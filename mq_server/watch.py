@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from watchfiles import Change
 
 RESCAN_S = 1.0
-_STEP_MS = 50
+_STEP_MS = 100
+"""How often the thread that waits for events looks for them: most of what waiting costs (0.09% of a core at 50 ms)."""
 _DEBOUNCE_MS = 100
 log = logging.getLogger(__name__)
 
