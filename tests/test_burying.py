@@ -187,6 +187,7 @@ def test_while_several_receipts_are_written_in_one_call_nobody_else_claims(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = production(tmp_path, 3)
+    monkeypatch.setattr(writer_module, "_QUICK_S", DEADLINE_S)
     free: list[bool] = []
 
     def look() -> None:
