@@ -87,6 +87,7 @@ SYSTEM_CALLS = ("stat", "fstat", "open", "close", "read", "write", "lseek", "uti
 
 
 def test_a_post_asks_the_system_for_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(appendlog, "_fdatasync", lambda _: None)  # a quick disk, however busy this one is
     made: Counter[str] = Counter()
 
     def counted(name: str) -> Callable[..., Any]:
@@ -107,10 +108,10 @@ def test_a_post_asks_the_system_for_little(tmp_path: Path, monkeypatch: pytest.M
                 await post(room, str(number))
 
     ask(tmp_path, work)
-    # A schema, who waits, whom to ring for, the lock, the mailbox before and after: one look each. One file is opened,
-    # three are written: mailbox, stamp and journal.
+    # A schema, who waits, whom to ring for, the lock, the mailbox afterwards: one look each. One file is opened, three
+    # are written: mailbox, stamp and journal.
     kept = os.name != "nt"
-    assert made["stat"] <= 60
+    assert made["stat"] <= 50
     assert made["fstat"] <= (30 if kept else 10)
     assert made["write"] == 30
     assert made["open"] == made["close"] == (10 if kept else 30)
@@ -129,7 +130,9 @@ def test_a_folder_of_locks_that_was_moved_away_takes_no_later_stamp_or_journal_w
     assert [parse_fields(line)["payload"]["text"] for line in journal.splitlines()] == ["second", "third"]
     log = new_log(tmp_path)
     with log.lock.held(1):
-        assert log.known_tail() is not None, "the stamp stands where others look"
+        tail = log.known_tail()
+        assert tail is not None, "the stamp stands where others look"
+        tail.close()
 
 
 def test_a_lock_that_is_held_does_not_hold_up_the_event_loop(tmp_path: Path) -> None:
