@@ -70,13 +70,23 @@ _fdatasync = getattr(os, "fdatasync", os.fsync)  # Windows and macOS have fsync 
 
 
 class Tail(NamedTuple):
-    """The end of the file as a writer under the lock finds it."""
+    """The end of the file as a writer under the lock finds it.
+
+    `handle` is of the file that looked so, if it is open already; `append` takes it over, or whoever appends nothing
+    closes it.
+    """
 
     fingerprint: Fingerprint | None
     generation: int
     line_feeds: int
     newest_us: int
     torn: bool = False
+    handle: int | None = None
+
+    def close(self) -> None:
+        """Close the handle."""
+        if self.handle is not None:
+            os.close(self.handle)
 
     @property
     def size(self) -> int:
@@ -190,25 +200,23 @@ class AppendLog:
             raise WriteFailed(self.path, error) from error
 
     def known_tail(self) -> Tail | None:
-        """The end of the file as one of our writers left it; None if it has to be looked at. The lock must be held.
-
-        Raises:
-            WriteFailed: It cannot be looked at.
-        """
+        """The end of the file, open, as one of our writers left it; None if `tail` must look. The lock must be held."""
         try:
-            current = Fingerprint.at(self._name)
-            stamp = self._stamp.read(current)
-        except OSError as error:
-            raise WriteFailed(self.path, error) from error
-        if current is None or stamp is None or stamp.fingerprint != current:
+            handle = os.open(self._name, _APPEND)
+        except OSError:
             return None
-        return Tail(current, stamp.generation, stamp.line_feeds, stamp.newest_us)
+        current = Fingerprint.of(os.fstat(handle))
+        stamp = self._stamp.read(current)
+        if stamp is None or stamp.fingerprint != current:
+            os.close(handle)
+            return None
+        return Tail(current, stamp.generation, stamp.line_feeds, stamp.newest_us, handle=handle)
 
     def append(self, tail: Tail, lines: bytes, newest_us: int) -> Written:
         """Append whole lines. The lock must be held; the caller syncs and closes the handle it gets.
 
         Args:
-            tail: What `tail()` found.
+            tail: What `tail()` or `known_tail()` found.
             lines: One or more lines, each with its line end.
             newest_us: The timestamp of the last of them.
 
@@ -217,7 +225,7 @@ class AppendLog:
             FileVanished: The file was replaced under our hands again and again.
         """
         for _ in range(_REPLACED_ATTEMPTS):
-            handle = self._open(tail)
+            handle = self._open(tail) if tail.handle is None else tail.handle
             if handle is not None:
                 data = b"\n" + lines if tail.torn else lines
                 self._write(handle, data, tail.size, created=tail.fingerprint is None)

@@ -171,7 +171,10 @@ class FileLock:
 
     def _acquire(self, deadline: float, timeout_s: float, make: bool) -> None:
         while True:
-            handle = self._open(make)
+            # A forked child shares its parent's lock through an inherited handle, so it must open its own.
+            handle = self._handle
+            if handle is None or self._owner_pid != os.getpid():
+                handle = self._open(make)
             try:
                 locked = try_lock(handle)
             except OSError as error:
@@ -187,14 +190,11 @@ class FileLock:
                 self._drop()
 
     def _open(self, make: bool) -> int:
-        # A forked child shares its parent's lock through an inherited handle, so it must open its own.
-        if self._handle is not None and self._owner_pid != os.getpid():
-            self._drop()
-        if self._handle is None:
-            self._handle = self._opened(make)
-            self._inode = os.fstat(self._handle).st_ino
-            self._owner_pid = os.getpid()
-        return self._handle
+        self._drop()
+        handle = self._handle = self._opened(make)
+        self._inode = os.fstat(handle).st_ino
+        self._owner_pid = os.getpid()
+        return handle
 
     def _opened(self, make: bool) -> int:
         try:

@@ -1,12 +1,13 @@
 """The one writer of a process: what is appended together, how, and by whom.
 
 Appends that are asked for in one round of the event loop are taken together: what goes to the same logs is written at
-once and synced once (group commit), and the callers, woken together, tend to come together again. Ids and timestamps
-are minted under the locks of all logs concerned, taken in name order.
+once and synced once (group commit), and the callers, woken together, tend to come together again. One that need not be
+durable has no sync to share, and is written where it is asked for. Ids and timestamps are minted under the locks of all
+logs concerned, taken in name order.
 
-As long as nobody else holds a lock and the disk syncs in a moment, a single post is written on the event loop itself:
-handing it to a thread and back takes longer than the work. What may take its time goes to a thread: a lock that is
-held, a file that somebody else has touched, a disk that is slow; and everything behind that, so that the order stays.
+As long as nobody else holds a lock and the disk syncs in a moment, all this is done on the event loop itself: handing
+it to a thread and back takes longer than the work. What may take its time goes to a thread: a lock that is held, a file
+that somebody else has touched, a disk that is slow; and everything behind that, so that the order stays.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ from mq_server.names import mint_id
 
 MAX_AHEAD_US = 5_000_000
 """A predecessor's timestamp is followed when it is at most this far ahead of the clock, and reported when further."""
-_QUICK_S = 0.001
-"""A sync that takes longer would hold the event loop up; measured as a moving average."""
+_QUICK_S = 0.005
+"""A sync that takes longer would hold the event loop up; measured as a moving average. One that is shorter costs less
+there than the way to a thread and back, and more so where many processes wait for a turn on the processor."""
 _WEIGHT = 0.2
 
 
@@ -183,11 +185,12 @@ class Writer:
         """
         logs = group[0].logs
         locks: list[FileLock] = []
+        tails: dict[str, Tail] = {}
         minted: list[Stored] = []
         written: dict[str, Written] = {}
         stopped: tuple[str, MailError] | None = None
         try:
-            tails = self._held(locks, logs, 0.0 if at_once else group[0].lock_timeout_s, at_once=at_once)
+            self._hold(logs, locks, tails, 0.0 if at_once else group[0].lock_timeout_s, at_once=at_once)
             lines: dict[str, list[bytes]] = {name: [] for name in logs}
             follows_any = any(append.follows_any for append in group)  # all or none do: the logs are of one kind
             time_us = 0
@@ -203,9 +206,9 @@ class Writer:
                 for name in logs:
                     lines[name].append(append.encode(stored.id, stored.time_us, name))
             for name, log in logs.items():
-                data = b"".join(lines[name])
+                tail, data = tails.pop(name), b"".join(lines[name])
                 try:
-                    written[name] = log.append(tails[name], data, time_us or tails[name].newest_us)
+                    written[name] = log.append(tail, data, time_us or tail.newest_us)
                     self._journal(name).append(data)
                 except MailError as error:
                     if not written:
@@ -213,6 +216,8 @@ class Writer:
                     stopped = (name, error)
                     break
         finally:
+            for tail in tails.values():
+                tail.close()
             for lock in reversed(locks):
                 lock.release()
             if written:
@@ -231,43 +236,47 @@ class Writer:
                 stored.lines[name] = line
         return [stored._replace(created=created) for stored in minted] if created else list(minted)
 
-    def _held(
-        self, locks: list[FileLock], logs: dict[str, AppendLog], timeout_s: float, *, at_once: bool
-    ) -> dict[str, Tail]:
-        """Take the locks of the logs; their ends.
+    def _hold(
+        self,
+        logs: dict[str, AppendLog],
+        locks: list[FileLock],
+        tails: dict[str, Tail],
+        timeout_s: float,
+        *,
+        at_once: bool,
+    ) -> None:
+        """Take the locks of the logs and look at their ends.
 
         Args:
-            locks: Gets what was taken, for whoever calls to give back.
             logs: The logs by name.
+            locks: Gets the locks as they are taken; whoever calls releases them.
+            tails: Gets the ends by name; whoever calls closes them.
             timeout_s: How long to try for each lock, in seconds.
             at_once: Whether waiting for anything is out of the question.
 
         Raises:
             _Later: `at_once`, and somebody else holds one, or has touched a file.
         """
-
-        def take(lock: FileLock) -> None:
-            lock.acquire(timeout_s)
-            locks.append(lock)
-
         try:
             for name in sorted(logs):
-                take(logs[name].lock)
+                logs[name].lock.acquire(timeout_s)
+                locks.append(logs[name].lock)
         except LockTimeout:
             if at_once:
                 raise _Later from None
             raise
         if at_once:
-            ends = {name: log.known_tail() for name, log in logs.items()}
-            tails = {name: end for name, end in ends.items() if end is not None}
-            if len(tails) < len(logs):
-                raise _Later
-            return tails
-        tails = {name: log.tail() for name, log in logs.items()}
+            for name, log in logs.items():
+                tail = log.known_tail()
+                if tail is None:
+                    raise _Later
+                tails[name] = tail
+            return
+        tails.update({name: log.tail() for name, log in logs.items()})
         if any(tail.fingerprint is None for tail in tails.values()):
-            take(self._creating)
-            tails = {name: log.tail() for name, log in logs.items()}  # git may have made it meanwhile
-        return tails
+            self._creating.acquire(timeout_s)
+            locks.append(self._creating)
+            tails.update({name: log.tail() for name, log in logs.items()})  # git may have made it meanwhile
 
     def _sync(self, logs: dict[str, AppendLog], written: dict[str, Written], *, durable: bool) -> WriteFailed | None:
         """Sync and close everything that was written; what went wrong, if anything did."""

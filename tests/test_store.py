@@ -231,6 +231,43 @@ def test_an_error_in_one_group_does_not_end_the_writer(tmp_path: Path) -> None:
     assert not (tmp_path / "b.jsonl").exists()
 
 
+def test_an_append_that_is_not_written_leaves_nothing_open(tmp_path: Path) -> None:
+    def broken(store: Store) -> Append:
+        def encode(_: str, __: int, channel: str) -> bytes:
+            raise ZeroDivisionError(channel)
+
+        return Append({name: store.mailbox(name) for name in ("a", "b")}, encode, 1.0, True)
+
+    async def work() -> None:
+        store = Store(tmp_path)
+        await store.submit(message(store, "a", "b"))
+        await store.submit(message(store, "a", "b"))
+        opened: dict[int, int] = {}
+        real_open, real_close = os.open, os.close
+
+        def opening(path: str, flags: int, *rest: int) -> int:
+            handle = real_open(path, flags, *rest)
+            opened[handle] = flags
+            return handle
+
+        def closing(handle: int) -> None:
+            opened.pop(handle, None)
+            real_close(handle)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "open", opening)
+            patch.setattr(os, "close", closing)
+            with pytest.raises(ZeroDivisionError):
+                await store.submit(broken(store))
+            with (tmp_path / "b.jsonl").open("ab") as file:
+                file.write(b"\n")
+            await store.submit(message(store, "a", "b"))  # the one is known, the other has to be looked at
+        assert not opened
+        await store.close()
+
+    run(work())
+
+
 def test_a_lock_held_too_long_writes_nothing(tmp_path: Path) -> None:
     append_one(tmp_path, "a", "b")
     other = Store(tmp_path)
