@@ -55,8 +55,11 @@ class Fifo:
         loop = asyncio.get_running_loop()
 
         def take() -> None:
-            with contextlib.suppress(BlockingIOError):
-                on_ring(os.read(reading, _READ_BYTES))
+            try:
+                data = os.read(reading, _READ_BYTES)
+            except BlockingIOError:
+                return
+            on_ring(data)
 
         loop.add_reader(reading, take)
 
@@ -76,8 +79,9 @@ class Fifo:
         except OSError as error:
             return error.errno not in (errno.ENXIO, errno.ENOENT)
         try:
-            with contextlib.suppress(BlockingIOError):  # full: it rings already
-                os.write(bell, data)
+            os.write(bell, data)
+        except OSError as error:  # full: it rings already
+            return error.errno != errno.EPIPE
         finally:
             os.close(bell)
         return True
@@ -147,7 +151,7 @@ class Bells:
         self._take_down: Callable[[], None] | None = None
         self._listing = Listing(folder)
         self._names: frozenset[str] = frozenset()
-        self._others: dict[str, tuple[str, frozenset[str]]] = {}
+        self._others: dict[str, tuple[Path, frozenset[str]]] = {}
         """By the name of each other process's list: its bell, and what it is to be rung for."""
 
     def hang(self, on_ring: Callable[[set[str]], None]) -> None:
@@ -188,12 +192,12 @@ class Bells:
     def ring(self, channels: Iterable[str]) -> None:
         """Tell the others that something was written to these channels."""
         names = set(channels)
-        for process, wants in self._find():
+        for bell, wants in self._find():
             concerned = names if EVERYTHING in wants else names & wants
-            if concerned and not LINE.ring(self._folder / process, "".join(f"{name}\n" for name in concerned).encode()):
-                for left in (process, *(name for name, other in self._others.items() if other[0] == process)):
+            if concerned and not LINE.ring(bell, "".join(f"{name}\n" for name in concerned).encode()):
+                for left in (bell, *(self._folder / name for name, other in self._others.items() if other[0] == bell)):
                     with contextlib.suppress(OSError):
-                        (self._folder / left).unlink(missing_ok=True)
+                        left.unlink(missing_ok=True)
 
     def _tell(self) -> None:
         if self._take_down is not None:
@@ -208,7 +212,7 @@ class Bells:
     def _list_of_wants(self) -> Path:
         return self._folder / f"{self._process}.{self._told}{_WANTS}"
 
-    def _find(self) -> Collection[tuple[str, frozenset[str]]]:
+    def _find(self) -> Collection[tuple[Path, frozenset[str]]]:
         """The other processes' bells and what they are to be rung for."""
         with contextlib.suppress(OSError):
             names = self._listing.names()
@@ -221,6 +225,6 @@ class Bells:
                     elif name.endswith(_WANTS) and process != self._process:
                         with contextlib.suppress(OSError):
                             wants = (self._folder / name).read_text("utf-8", "replace").split()
-                            others[name] = process, frozenset(wants)
+                            others[name] = self._folder / process, frozenset(wants)
                 self._names, self._others = names, others
         return self._others.values()

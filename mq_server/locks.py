@@ -28,7 +28,7 @@ if sys.platform == "win32":
 
     _FLAGS = portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING
 
-    def _lock(handle: int) -> bool:
+    def try_lock(handle: int) -> bool:
         """Try to lock an open file; False if somebody else has locked it."""
         try:
             portalocker.lock(handle, _FLAGS)
@@ -43,7 +43,7 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def _lock(handle: int) -> bool:
+    def try_lock(handle: int) -> bool:
         """Try to lock an open file; False if somebody else has locked it."""
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -173,7 +173,7 @@ class FileLock:
         while True:
             handle = self._open(make)
             try:
-                locked = _lock(handle)
+                locked = try_lock(handle)
             except OSError as error:
                 text = f"{self.path}: this file system cannot lock files ({error}); use a local disk"
                 raise MailError(text) from error

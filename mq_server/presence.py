@@ -10,18 +10,15 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-
-import portalocker
 
 from mq_server.errors import MailError
 from mq_server.listing import Listing
-from mq_server.locks import FileLock
+from mq_server.locks import FileLock, try_lock
 
 _BRIEFLY_S = 0.05
 """Somebody who counts may just be trying whether the file is locked."""
-_TRY = portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING
 _OPEN = os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0)
 
 
@@ -40,7 +37,7 @@ class Presence:
         self._can_be_made = can_be_made
         self._here: Counter[str] = Counter()
         self._locks: dict[str, FileLock] = {}
-        self._shown: dict[str, ExitStack] = {}
+        self._shown: set[str] = set()
         self._folders: dict[str, Listing] = {}
 
     @contextmanager
@@ -84,19 +81,20 @@ class Presence:
         for lock in self._locks.values():
             lock.close()
             _removed(str(lock.path))
-        self._locks = {}
 
     def _show(self, channel: str) -> None:
-        shown = self._shown[channel] = ExitStack()
         # Being seen is a courtesy: a folder that cannot be written to is no reason not to wait.
         with suppress(MailError):
             if self._can_be_made():
                 if channel not in self._locks:
                     self._locks[channel] = FileLock(self._folder / channel / self._process)
-                shown.enter_context(self._locks[channel].held(_BRIEFLY_S))
+                self._locks[channel].acquire(_BRIEFLY_S)
+                self._shown.add(channel)
 
     def _hide(self, channel: str) -> None:
-        self._shown.pop(channel).close()
+        if channel in self._shown:
+            self._shown.discard(channel)
+            self._locks[channel].release()
 
 
 def _is_locked(path: str) -> bool:
@@ -108,12 +106,11 @@ def _is_locked(path: str) -> bool:
         except OSError:
             return False  # gone meanwhile, or none of ours
         try:
-            portalocker.lock(handle, _TRY)
+            if not try_lock(handle):
+                return True
             is_current = os.fstat(handle).st_ino == os.stat(path).st_ino  # noqa: PTH116 - every post comes here
             removed = is_current and _removed(path)  # under the lock, lest it be a file that was locked since
-        except portalocker.AlreadyLocked:
-            return True
-        except (OSError, portalocker.LockException):
+        except OSError:
             return False  # gone meanwhile, or a file system without locks
         finally:
             os.close(handle)

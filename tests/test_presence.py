@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from mq_server import listing
 from mq_server.mailroom import Mailroom
 from mq_server.names import format_time
 from mq_server.presence import Presence
@@ -147,6 +149,43 @@ def test_a_wait_that_times_out_is_seen_no_more(tmp_path: Path) -> None:
     page = ask(tmp_path, lambda room: room.wait("narrator", timeout_s=0.05))
     assert page.timed_out
     assert (seen(tmp_path), files(tmp_path)) == (0, [])
+
+
+def test_a_file_stays_from_one_wait_to_the_next_and_goes_with_the_process(tmp_path: Path) -> None:
+    folder = tmp_path / ".mq" / "waiting"
+    presence, other = Presence(folder, "one", lambda: True), Presence(folder, "two", lambda: True)
+    with presence.waiting_for(["narrator"]):
+        assert other.count("narrator") == 1
+    inode = (folder / "narrator" / "one").stat().st_ino
+    with presence.waiting_for(["narrator"]):
+        assert other.count("narrator") == 1
+        assert (folder / "narrator" / "one").stat().st_ino == inode
+    assert (other.count("narrator"), files(tmp_path)) == (0, []), "who finds it unlocked takes it for a dead one's"
+    with presence.waiting_for(["narrator"]):
+        assert other.count("narrator") == 1
+    presence.close()
+    assert files(tmp_path) == []
+
+
+def test_who_waits_is_listed_only_when_somebody_came_or_went(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / ".mq" / "waiting"
+    presence, other = Presence(folder, "one", lambda: True), Presence(folder, "two", lambda: True)
+    with presence.waiting_for(["narrator"]):
+        pass
+    old_ns = time.time_ns() - 10**9
+    os.utime(folder / "narrator", ns=(old_ns, old_ns + 1))
+    lists, listdir = [], os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: lists.append(path) or listdir(path))
+    monkeypatch.setattr(listing, "_DOUBT_NS", 0)
+    monkeypatch.setattr(listing, "_LISTED_FOR_S", 100)
+    for _ in range(5):
+        with presence.waiting_for(["narrator"]):
+            assert other.count("narrator") == 1
+    assert len(lists) == 1
+    write(folder / "narrator" / "4711-dead")
+    assert other.count("narrator") == 0
+    assert len(lists) == 2
+    presence.close()
 
 
 # --- crashes and races -----------------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import watchfiles
 
-from mq_server import watch
 from mq_server.answers import Page
 from mq_server.mailroom import Mailroom
 from mq_server.watch import Feed, Watcher
@@ -24,7 +23,11 @@ from tests.support import append, ask, commit, git, line, new_log, output, pytho
 @pytest.fixture
 def only_events(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the rescan."""
-    monkeypatch.setattr(watch, "RESCAN_S", 1000.0)
+
+    async def look_at_nothing(_: Watcher) -> None:
+        """What it would do once a second."""
+
+    monkeypatch.setattr(Watcher, "_look_at_all", look_at_nothing)
 
 
 @pytest.fixture

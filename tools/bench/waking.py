@@ -29,6 +29,7 @@ _IDLE_S = 20
 _LATENCY = (
     Figure("p50_ms", "ms", "from the call, p50"),
     Figure("p95_ms", "ms", "from the call, p95"),
+    Figure("max_ms", "ms", "from the call, longest"),
     Figure("after_p50_ms", "ms", "from its return, p50"),
 )
 # perf_counter and monotonic are the machine's on Linux and Windows: two processes can compare their readings.
@@ -110,16 +111,17 @@ async def _receive(receiver: Receiver, posts: int, waiting: Callable[[int], obje
 
 def _sample(times: Times, received: dict[str, float]) -> Sample:
     check(times, list(received))
-    latencies = [received[name] - called for name, (called, _) in times.items()]
-    after = [received[name] - returned for name, (_, returned) in times.items()]
-    return percentiles(latencies) | percentiles(after, "after_")
+    timed = list(times.items())[1:]  # a program's first post imports what posting takes, and makes the mailbox
+    latencies = [received[name] - called for name, (called, _) in timed]
+    after = [received[name] - returned for name, (_, returned) in timed]
+    return percentiles(latencies) | {"max_ms": max(latencies) * 1000} | percentiles(after, "after_")
 
 
 def measure_one_process(site: Site) -> Sample:
     """Poster and reader share a Mailroom."""
 
     async def work() -> Sample:
-        posts = site.count(200)
+        posts = site.count(200) + 1
         came: asyncio.Queue[int] = asyncio.Queue()
 
         async def waits(number: int) -> None:
@@ -140,7 +142,7 @@ def measure_one_process(site: Site) -> Sample:
 
 def measure_two_processes(kind: Kind, site: Site) -> Sample:
     """The reader is another process on the same folder."""
-    posts = site.count(200)
+    posts = site.count(200) + 1
     spawn = get_context("spawn")
     here, there = spawn.Pipe()
 
