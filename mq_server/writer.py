@@ -1,12 +1,13 @@
 """The one writer of a process: what is appended together, how, and by whom.
 
 Appends that are asked for in one round of the event loop are taken together: what goes to the same logs is written at
-once and synced once (group commit), and the callers, woken together, tend to come together again. Ids and timestamps
-are minted under the locks of all logs concerned, taken in name order.
+once and synced once (group commit), and the callers, woken together, tend to come together again. One that need not be
+durable has no sync to share, and is written where it is asked for. Ids and timestamps are minted under the locks of all
+logs concerned, taken in name order.
 
-As long as nobody else holds a lock and the disk syncs in a moment, a single post is written on the event loop itself:
-handing it to a thread and back takes longer than the work. What may take its time goes to a thread: a lock that is
-held, a file that somebody else has touched, a disk that is slow; and everything behind that, so that the order stays.
+As long as nobody else holds a lock and the disk syncs in a moment, all this is done on the event loop itself: handing
+it to a thread and back takes longer than the work. What may take its time goes to a thread: a lock that is held, a file
+that somebody else has touched, a disk that is slow; and everything behind that, so that the order stays.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ from mq_server.names import mint_id
 
 MAX_AHEAD_US = 5_000_000
 """A predecessor's timestamp is followed when it is at most this far ahead of the clock, and reported when further."""
-_QUICK_S = 0.001
-"""A sync that takes longer would hold the event loop up; measured as a moving average."""
+_QUICK_S = 0.005
+"""A sync that takes longer would hold the event loop up; measured as a moving average. One that is shorter costs less
+there than the way to a thread and back, and more so where many processes wait for a turn on the processor."""
 _WEIGHT = 0.2
 
 

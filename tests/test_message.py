@@ -237,6 +237,32 @@ def test_a_draft_gets_its_time_and_expiry_together() -> None:
     assert minted.urgent is None
 
 
+_TEXTS = st.none() | st.text(min_size=1, max_size=5)
+DRAFTS = st.builds(
+    Draft,
+    sender=st.text(max_size=5),
+    msg_type=st.text(max_size=5),
+    payload=st.dictionaries(st.text(max_size=3), st.text(max_size=3) | st.none() | st.integers(0, 9)),
+    scene=_TEXTS,
+    reply_to=_TEXTS,
+    to=st.none() | st.tuples(st.text(), st.text()),
+    urgent=st.none() | st.booleans(),
+    expires_in_us=st.none() | st.integers(0, 10**12),
+    dedup_key=_TEXTS,
+    replaces=_TEXTS,
+    drafts=st.none() | st.tuples(st.text()),
+)
+
+
+@given(DRAFTS, st.integers(0, 10**16))
+def test_the_line_of_a_draft_is_that_of_its_message(draft: Draft, time_us: int) -> None:
+    encode, length = draft.encoder()
+    message = draft.message(ID, time_us, "narrator", 3)
+    assert encode(ID, time_us, "narrator") == encode_line(message.stored())
+    assert length + len("narrator") == len(encode(ID, time_us, "narrator"))
+    assert (message.line, message.amended, message.extra) == (3, False, {})
+
+
 # --- names -----------------------------------------------------------------------------------------------------------
 
 

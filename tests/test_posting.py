@@ -69,6 +69,19 @@ def test_a_post_is_one_line_and_the_answer_says_which(tmp_path: Path) -> None:
     assert not post(tmp_path).recipients[0].created
 
 
+def test_a_mailbox_that_was_deleted_is_made_again_and_the_answer_says_so(tmp_path: Path) -> None:
+    async def work(room: Mailroom) -> list[bool]:
+        async def made() -> bool:
+            posted = await room.post("narrator", sender="scene_director", msg_type="note", payload={"text": "x"})
+            return posted.recipients[0].created
+
+        found = [await made(), await made()]
+        (tmp_path / "narrator.jsonl").unlink()
+        return [*found, await made(), await made()]
+
+    assert ask(tmp_path, work) == [True, False, True, False]
+
+
 def test_a_message_to_several_is_one_with_a_copy_in_each(tmp_path: Path) -> None:
     posted = post(tmp_path, ["narrator", "dialogist", "narrator"])
     copies = [stored(tmp_path, name)[0] for name in ("narrator", "dialogist")]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -56,13 +58,78 @@ def test_what_takes_no_waiting_takes_no_thread(tmp_path: Path, monkeypatch: pyte
     assert texts(tmp_path) == ["first", *map(str, range(5))]
 
 
-def test_several_callers_are_written_together_while_the_next_get_ready(tmp_path: Path) -> None:
+def test_several_callers_share_a_write_and_a_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    syncs: list[int] = []
+    monkeypatch.setattr(appendlog, "_fdatasync", syncs.append)
+
     async def work(room: Mailroom) -> None:
+        syncs.clear()
         await asyncio.gather(*(post(room, str(number)) for number in range(5)))
-        assert thread_of(room) is not None
+        assert len(syncs) == 1 and thread_of(room) is None
 
     ask(tmp_path, work)
     assert sorted(texts(tmp_path)) == [*map(str, range(5)), "first"]
+
+
+def test_what_need_not_be_durable_is_written_where_it_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "mq.toml").write_text('durability = "os"\n', encoding="utf-8")
+
+    async def work(room: Mailroom) -> None:
+        posting = post(room, "second")
+        with pytest.raises(StopIteration):  # it ran to its end without waiting for the event loop
+            posting.send(None)  # type: ignore[attr-defined]
+
+    ask(tmp_path, work)
+    assert texts(tmp_path) == ["first", "second"]
+
+
+SYSTEM_CALLS = ("stat", "fstat", "open", "close", "read", "write", "lseek", "utime", "mkdir", "listdir", "scandir")
+
+
+def test_a_post_asks_the_system_for_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: Counter[str] = Counter()
+
+    def counted(name: str) -> Callable[..., Any]:
+        real = getattr(os, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            made[name] += 1
+            return real(*arguments, **options)
+
+        return call
+
+    async def work(room: Mailroom) -> None:
+        await post(room, "second")
+        with monkeypatch.context() as patch:
+            for name in SYSTEM_CALLS:
+                patch.setattr(os, name, counted(name))
+            for number in range(10):
+                await post(room, str(number))
+
+    ask(tmp_path, work)
+    # A schema, who waits, whom to ring for, the lock, the mailbox before and after: one look each. One file is opened,
+    # three are written: mailbox, stamp and journal.
+    kept = os.name != "nt"
+    assert made["stat"] <= 60
+    assert made["fstat"] <= (30 if kept else 10)
+    assert made["write"] == 30
+    assert made["open"] == made["close"] == (10 if kept else 30)
+    assert made["utime"] <= 10
+    assert not {"read", "mkdir", "listdir", "scandir"} & {name for name, count in made.items() if count}
+
+
+def test_a_folder_of_locks_that_was_moved_away_takes_no_later_stamp_or_journal_with_it(tmp_path: Path) -> None:
+    async def work(room: Mailroom) -> None:
+        (tmp_path / ".mq").rename(tmp_path / "away")
+        await post(room, "second")
+        await post(room, "third")
+
+    ask(tmp_path, work)
+    journal = (tmp_path / ".mq" / "journal" / "narrator.jsonl").read_bytes()
+    assert [parse_fields(line)["payload"]["text"] for line in journal.splitlines()] == ["second", "third"]
+    log = new_log(tmp_path)
+    with log.lock.held(1):
+        assert log.known_tail() is not None, "the stamp stands where others look"
 
 
 def test_a_lock_that_is_held_does_not_hold_up_the_event_loop(tmp_path: Path) -> None:
