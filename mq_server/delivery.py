@@ -18,8 +18,10 @@ not unread, whoever reads, unless it was reopened.
 
 from __future__ import annotations
 
+from array import array
 from bisect import insort
 from collections.abc import Callable, Iterable, Sequence
+from sys import intern
 from typing import Any, NamedTuple
 
 import orjson
@@ -84,15 +86,6 @@ class ReaderState:
         return time_us < self.seek_us and identity not in self.reopened
 
 
-class _Line(NamedTuple):
-    """Where a receipt stands in its file."""
-
-    receipt: Receipt
-    number: int
-    offset: int
-    length: int
-
-
 class ReceiptIndex:
     """The receipts of one channel, folded per reader.
 
@@ -107,7 +100,10 @@ class ReceiptIndex:
         self.problems: list[Problem] = []
         self._states: dict[str, ReaderState] = {}
         self._receipts: dict[str, list[Receipt]] = {}
-        self._lines: dict[str, _Line] = {}
+        # By id, its row in what follows: the receipts, and where they stand in the file.
+        self._rows: dict[str, int] = {}
+        self._taken: list[Receipt] = []
+        self._numbers, self._offsets, self._lengths = array("I"), array("Q"), array("I")
         self._conflicts: set[str] = set()
         self._unfolded: set[str] = set()
 
@@ -128,13 +124,21 @@ class ReceiptIndex:
         except ValueError as fault:
             self.problems.append(Problem(self._path, number, str(fault)))
             return
-        known = self._lines.get(receipt.id)
-        if known is not None:
-            if not self._outranks(known, number, line):
+        row = self._rows.get(receipt.id)
+        if row is None:
+            self._rows[receipt.id] = len(self._taken)
+            self._taken.append(receipt)
+            self._numbers.append(number)
+            self._offsets.append(offset)
+            self._lengths.append(len(line))
+        else:
+            if not self._outranks(row, number, line):
                 return
-            self._receipts[known.receipt.reader].remove(known.receipt)
-            self._unfolded.add(known.receipt.reader)
-        self._lines[receipt.id] = _Line(receipt, number, offset, len(line))
+            known = self._taken[row]
+            self._receipts[known.reader].remove(known)
+            self._unfolded.add(known.reader)
+            self._taken[row], self._numbers[row] = receipt, number
+            self._offsets[row], self._lengths[row] = offset, len(line)
         receipts = self._receipts.setdefault(receipt.reader, [])
         if receipts and receipt < receipts[-1]:
             self._unfolded.add(receipt.reader)
@@ -156,7 +160,7 @@ class ReceiptIndex:
 
     def has(self, receipt_id: str) -> bool:
         """Whether a receipt of that id stands in the file."""
-        return receipt_id in self._lines
+        return receipt_id in self._rows
 
     def readers(self) -> Iterable[str]:
         """Who has settled anything."""
@@ -167,15 +171,16 @@ class ReceiptIndex:
         receipts = self._receipts.get(reader)
         return receipts[-1].time_us if receipts else 0
 
-    def _outranks(self, known: _Line, number: int, line: bytes) -> bool:
+    def _outranks(self, row: int, number: int, line: bytes) -> bool:
         """Whether another line of a known id is to be taken instead; reports both when they differ."""
-        taken = self._read_line(known.offset, known.length)
+        taken = self._read_line(self._offsets[row], self._lengths[row])
         if taken == line:
             return False
-        if known.receipt.id not in self._conflicts:
-            self._conflicts.add(known.receipt.id)
-            self._report_conflict(known.number, known.receipt.id)
-        self._report_conflict(number, known.receipt.id)
+        receipt_id = self._taken[row].id
+        if receipt_id not in self._conflicts:
+            self._conflicts.add(receipt_id)
+            self._report_conflict(self._numbers[row], receipt_id)
+        self._report_conflict(number, receipt_id)
         return line > taken
 
     def _report_conflict(self, number: int, receipt_id: str) -> None:
@@ -209,9 +214,10 @@ def parse_receipt(line: bytes) -> Receipt:
     return Receipt(
         _time_us(fields, "timestamp"),
         fields["id"],
-        fields["reader"],
-        str(fields.get("consumer") or fields["reader"]),
-        fields["op"],
+        # The same few words in every line are kept once.
+        intern(fields["reader"]),
+        intern(str(fields.get("consumer") or fields["reader"])),
+        intern(fields["op"]),
         tuple(map(id_number, ids)),
         after_us,
         str(fields.get("reason") or ""),

@@ -20,6 +20,7 @@ from mq_server.errors import InvalidRequest, NotSettled
 from mq_server.mailroom import Mailroom
 from mq_server.message import Message
 from mq_server.names import format_time, id_number
+from mq_server.shelf import Shelf
 from mq_server.watch import RESCAN_S
 from tests.support import START_US, commit, git, known_id, line, python, run, said, write
 
@@ -96,6 +97,30 @@ async def is_waiting(room: Mailroom, count: int = 1) -> None:
 
 
 # --- sharing ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_claim_and_its_acknowledgement_look_at_the_files_once_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbered(tmp_path, *range(6))
+    looks: list[str] = []
+    refresh = Shelf.refresh
+
+    async def counting(self: Shelf, channels: Iterable[str] | None = None) -> None:
+        looks.append("all" if channels is None else "one")
+        await refresh(self, channels)
+
+    async def work(room: Mailroom) -> None:
+        for _ in range(2):  # the first makes files
+            page = await room.read("narrator", lease_s=60, limit=2)
+            await room.settle("narrator", ack=[lease.name for lease in page.leases])
+        monkeypatch.setattr(Shelf, "refresh", counting)
+        page = await room.read("narrator", lease_s=60, limit=2)
+        assert looks == ["one"], "under the lock"
+        await room.settle("narrator", ack=[lease.name for lease in page.leases])
+        assert looks == ["one", "one"]
+
+    with_rooms(tmp_path, work, 1)
 
 
 def test_consumers_that_share_a_reader_get_different_messages(tmp_path: Path) -> None:

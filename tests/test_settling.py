@@ -97,6 +97,20 @@ def refused(root: Path, error: type[MailError] = InvalidRequest, channel: Any = 
 # --- what is done ----------------------------------------------------------------------------------------------------
 
 
+def test_a_copy_that_another_process_posted_meanwhile_can_be_settled(tmp_path: Path) -> None:
+    numbered(tmp_path, 0)
+
+    async def work(room: Mailroom) -> None:
+        await room.read("narrator")
+        async with Mailroom(tmp_path) as other:
+            posted = await other.post(["dialogist", "narrator"], sender="a", msg_type="x", payload={})
+        await room.read("dialogist")  # so that the message is known, but not that it stands in the other mailbox too
+        settled = await room.settle("narrator", ack=posted.id)
+        assert settled.done == {"ack": (posted.id,)}
+
+    ask(tmp_path, work)
+
+
 def test_one_call_settles_in_every_way(tmp_path: Path) -> None:
     numbered(tmp_path, 0, 1, 2, 3, 4)
     settle(tmp_path, ack=known_id(4))
