@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 LOW = (1 << 64) - 1
@@ -34,17 +34,23 @@ class Chains:
     def __len__(self) -> int:
         return len(self.lows)
 
-    def append(self, number: int) -> None:
-        """Add an entry."""
-        lows, heads, low = self.lows, self._heads, number & LOW
-        entry = len(lows)
-        if entry == _ENTRIES_PER_BUCKET * len(heads):
-            heads = self._grown()
-        bucket = low & len(heads) - 1
-        lows.append(low)
-        self.highs.append(number >> 64)
-        self._before.append(heads[bucket])
-        heads[bucket] = entry
+    def extend(self, numbers: Iterable[tuple[int, int]]) -> None:
+        """Add entries.
+
+        Args:
+            numbers: Each as its first and its last 64 bits.
+        """
+        highs, lows, before, heads = self.highs, self.lows, self._before, self._heads
+        mask, full = len(heads) - 1, _ENTRIES_PER_BUCKET * len(heads)
+        for entry, (high, low) in enumerate(numbers, len(lows)):
+            if entry == full:
+                heads = self._grown()
+                mask, full = len(heads) - 1, _ENTRIES_PER_BUCKET * len(heads)
+            bucket = low & mask
+            highs.append(high)
+            lows.append(low)
+            before.append(heads[bucket])
+            heads[bucket] = entry
 
     def _grown(self) -> array[int]:
         heads = self._heads
@@ -58,14 +64,13 @@ class Chains:
             heads[low & mask] = entry
         return heads
 
-    def newest(self, number: int) -> int:
-        """The newest entry of a number; -1 if there is none."""
-        lows, before, low = self.lows, self._before, number & LOW
-        entry = self._heads[low & len(self._heads) - 1]
+    def newest(self, high: int, low: int) -> int:
+        """The newest entry of a number, given as its first and its last 64 bits; -1 if there is none."""
+        lows, entry = self.lows, self._heads[low & len(self._heads) - 1]
         while entry != _NONE:
-            if lows[entry] == low and self.highs[entry] == number >> 64:
+            if lows[entry] == low and self.highs[entry] == high:
                 return entry
-            entry = before[entry]
+            entry = self._before[entry]
         return -1
 
     def entries(self, number: int) -> list[int]:
@@ -98,6 +103,10 @@ class Chains:
                 entry = self._before[entry]
         return sorted(found)
 
+    def last(self) -> list[tuple[int, int]]:
+        """The number of the last entry, if there is one."""
+        return [*zip(self.highs[-1:], self.lows[-1:], strict=True)]
+
     def number(self, entry: int) -> int:
         """The number of an entry."""
         return self.highs[entry] << 64 | self.lows[entry]
@@ -106,21 +115,40 @@ class Chains:
 class RowOf(Chains, Mapping[int, int]):
     """The row of each number; rows count from 0 as they come."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._greatest = -1
+
+    def unknown(self, numbers: Sequence[tuple[int, int]]) -> list[int]:
+        """Which of these have no row, by their places; of several of one number the first."""
+        greatest, places = self._greatest, []
+        seen: set[tuple[int, int]] = set()
+        for place, number in enumerate(numbers):
+            high = number[0]
+            if high > greatest:  # the ids of a file grow, but for what a merge or the same millisecond brings
+                greatest = high
+            elif number in seen or self.newest(*number) >= 0:
+                continue
+            places.append(place)
+            seen.add(number)
+        self._greatest = greatest
+        return places
+
     def __getitem__(self, number: int) -> int:
-        row = self.newest(number)
+        row = self.newest(number >> 64, number & LOW)
         if row < 0:
             raise KeyError(number)
         return row
 
     def __contains__(self, number: object) -> bool:
-        return isinstance(number, int) and self.newest(number) >= 0
+        return isinstance(number, int) and self.newest(number >> 64, number & LOW) >= 0
 
     def __iter__(self) -> Iterator[int]:
         return map(self.number, range(len(self)))
 
     def get(self, number: int, default: T | None = None) -> int | T | None:  # type: ignore[override]
         """The row of a number."""
-        row = self.newest(number)
+        row = self.newest(number >> 64, number & LOW)
         return default if row < 0 else row
 
 
@@ -134,13 +162,22 @@ class RowsOf(Mapping[int, list[int]]):
         self._late_entries: dict[int, int] = {}
         self._discarded: set[int] = set()
 
+    def extend(self, numbers: Sequence[tuple[int, int]], rows: Iterable[int]) -> None:
+        """Say that rows have these numbers, each given as its first and its last 64 bits.
+
+        Args:
+            numbers: One for each row.
+            rows: In order, and beyond all that came before.
+        """
+        self._rows.extend(rows)
+        self._chains.extend(numbers)
+
     def add(self, number: int, row: int) -> None:
-        """Say that a row has a number. Out of order come only rows whose number was changed, which are few."""
+        """Say that a row has a number; it may be an earlier row that had none, or another one."""
         if self._rows and row <= self._rows[-1]:
             entry = len(self._rows)
             self._late[entry], self._late_entries[row], row = row, entry, self._rows[-1]
-        self._rows.append(row)
-        self._chains.append(number)
+        self.extend([(number >> 64, number & LOW)], [row])
 
     def discard(self, row: int) -> None:
         """Say that a row has no number any more."""

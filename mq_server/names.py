@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from struct import Struct
 from typing import NamedTuple
 
 from mq_server.errors import InvalidName
@@ -72,6 +73,24 @@ def parse_id(text: str) -> int:
     return number
 
 
+def parse_ids(texts: Sequence[str]) -> list[tuple[int, int]]:
+    """The numbers of whole ids, each as its first and its last 64 bits.
+
+    Raises:
+        TypeError, ValueError: One of them is none.
+    """
+    if not texts:
+        return []
+    # As one long number with 160 bits for each, so that the loop over them is not one in Python.
+    data = id_number(_ID_GAP.join(texts)).to_bytes(_ID_FORM.size * len(texts), "big")
+    beyond, highs, lows = zip(*_ID_FORM.iter_unpack(data), strict=True)
+    if any(beyond) or set(map(len, texts)) != {ID_LENGTH}:
+        raise ValueError("One of these is not a ULID")
+    return list(zip(highs, lows, strict=True))
+
+
+_ID_FORM = Struct(">IQQ")
+_ID_GAP = "0" * (_ID_FORM.size * 8 // 5 - ID_LENGTH)
 # Bytes, since `int` reads them as well, and they are translated in a tenth of the time. What is no digit becomes '!',
 # so that `int` accepts nothing else: no blanks, no underscores, no lower case.
 _TO_BASE32HEX = bytes(
