@@ -34,35 +34,36 @@ class Chains:
     def __len__(self) -> int:
         return len(self.lows)
 
-    def extend(self, numbers: Iterable[tuple[int, int]]) -> None:
+    def extend(self, numbers: Sequence[tuple[int, int]]) -> None:
         """Add entries.
 
         Args:
             numbers: Each as its first and its last 64 bits.
         """
-        highs, lows, before, heads = self.highs, self.lows, self._before, self._heads
-        mask, full = len(heads) - 1, _ENTRIES_PER_BUCKET * len(heads)
-        for entry, (high, low) in enumerate(numbers, len(lows)):
-            if entry == full:
-                heads = self._grown()
-                mask, full = len(heads) - 1, _ENTRIES_PER_BUCKET * len(heads)
-            bucket = low & mask
-            highs.append(high)
-            lows.append(low)
+        if not numbers:
+            return
+        highs, lows = zip(*numbers, strict=True)
+        first = len(self)
+        self.highs.extend(highs)
+        self.lows.extend(lows)
+        while len(self) > _ENTRIES_PER_BUCKET * len(self._heads):
+            self._grow(first)
+        self._chain(lows, first)
+
+    def _chain(self, lows: Iterable[int], first: int) -> None:
+        heads, before, mask = self._heads, self._before, len(self._heads) - 1
+        for entry, bucket in enumerate([low & mask for low in lows], first):
             before.append(heads[bucket])
             heads[bucket] = entry
 
-    def _grown(self) -> array[int]:
-        heads = self._heads
-        if len(self) > _REHASHED_ENTRIES:
-            heads.extend(heads)
-            return heads
-        heads = self._heads = array("I", [_NONE]) * (2 * len(heads))
-        before, mask = self._before, len(heads) - 1
-        for entry, low in enumerate(self.lows):
-            before[entry] = heads[low & mask]
-            heads[low & mask] = entry
-        return heads
+    def _grow(self, count: int) -> None:
+        """Double the heads; so many entries are in chains by now."""
+        if count > _REHASHED_ENTRIES:
+            self._heads.extend(self._heads)
+        else:
+            self._heads = array("I", [_NONE]) * (2 * len(self._heads))
+            self._before = array("I")
+            self._chain(self.lows[:count], 0)
 
     def newest(self, high: int, low: int) -> int:
         """The newest entry of a number, given as its first and its last 64 bits; -1 if there is none."""

@@ -30,7 +30,6 @@ from mq_server.names import ID_LENGTH, id_number, id_text, parse_ids, parse_time
 
 _ID_BITS_PER_CHARACTER = 5
 _BATCH_LINES = 256
-_RARE = frozenset({"replaces", "expires_at", "urgent", "dedup_key"})
 _SUMMED_ROWS = 1024
 _SORT_ROWS, _SORT_PART = 64, 2048  # more late rows, and more than one of so many, are sorted in with all others
 
@@ -171,13 +170,15 @@ class ChannelIndex:
 
     def _append(self, batch: Batch) -> None:
         """Take in lines whose ids are all new, and all different."""
-        lines, fields, times_us, numbers = batch.lines, batch.fields, batch.times_us, self._names.numbers
-        first = len(self)
+        if not batch.lines:
+            return
+        fields, times_us, numbers, first = batch.fields, batch.times_us, self._names.numbers, len(self)
         if self._in_time_order:
             self._in_time_order = _are_in_order([*self.times_us[-1:], *times_us], [*self.rows.last(), *batch.ids])
-        self.offsets.extend([offset for offset, _, _ in lines])
-        self.lengths.extend([len(line) for _, _, line in lines])
-        self.lines.extend([number for _, number, _ in lines])
+        offsets, line_numbers, texts = zip(*batch.lines, strict=True)
+        self.offsets.extend(offsets)
+        self.lengths.extend(map(len, texts))
+        self.lines.extend(line_numbers)
         self.times_us.extend(times_us)
         self.senders.extend(map(numbers.__getitem__, batch.senders))
         self.types.extend(map(numbers.__getitem__, batch.types))
@@ -191,9 +192,8 @@ class ChannelIndex:
             answering = [row for row in answering if linked[row] is not None]
             parents = [parent for parent in linked.values() if parent is not None]
         self.replies.extend(parents, answering)
-        for row, is_usual in enumerate(map(_RARE.isdisjoint, fields), first):
-            if not is_usual:
-                self._link(row, fields[row - first])
+        for place in batch.rare:
+            self._link(first + place, fields[place])
 
     def _take_again(self, batch: Batch) -> None:
         """Take in a line whose id is known."""

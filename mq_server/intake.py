@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from operator import itemgetter
 from typing import Any
 
 import orjson
 
 from mq_server.message import fault_in, why_not_json
-from mq_server.names import parse_ids, parse_time
+from mq_server.names import parse_ids, parse_times
 
 Line = tuple[int, int, bytes]
 """Where its bytes start in the file; its line number, from 1; its bytes without the line end."""
 _needed = itemgetter("id", "timestamp", "sender", "msg_type", "payload")
 _FLAT = frozenset({str, int, float, bool, type(None)})
-_NO_TEXTS = frozenset({"to", "urgent", "drafts"})
+_RARE = frozenset({"to", "urgent", "expires_at", "dedup_key", "replaces", "drafts"})
 
 
 @dataclass(slots=True)
@@ -34,14 +35,12 @@ class Batch:
     times_us: list[int]
     senders: Sequence[str]
     types: Sequence[str]
+    rare: list[int]
+    """Which of them have optional keys other than `scene` and `reply_to`, by their places."""
 
     def only(self, places: Iterable[int]) -> Batch:
         """Those at some places."""
-        chosen = [
-            [values[place] for place in places]
-            for values in (self.lines, self.fields, self.ids, self.times_us, self.senders, self.types)
-        ]
-        return Batch(*chosen)
+        return _checked([self.lines[place] for place in places], [self.fields[place] for place in places])
 
 
 def taken_in(lines: Iterable[Line]) -> tuple[Batch, list[tuple[int, str]]]:
@@ -57,7 +56,7 @@ def taken_in(lines: Iterable[Line]) -> tuple[Batch, list[tuple[int, str]]]:
             faults.append((line[1], why_not_json(line[2], error)))
     try:
         batch = _checked(readable, decoded)
-        suspects: Iterable[int] = _unusual(decoded)
+        suspects: Iterable[int] = {*batch.rare, *_unusual(decoded)}
     except (AttributeError, KeyError, TypeError, ValueError):
         batch, suspects = None, range(len(decoded))
     wrong = {}
@@ -74,19 +73,25 @@ def taken_in(lines: Iterable[Line]) -> tuple[Batch, list[tuple[int, str]]]:
 
 def _checked(lines: list[Line], decoded: list[Any]) -> Batch:
     if not decoded:
-        return Batch([], [], [], [], (), ())
+        return Batch([], [], [], [], (), (), [])
     ids, timestamps, senders, types, _ = zip(*map(_needed, decoded), strict=True)
     if "" in senders or "" in types:
         raise ValueError("a sender or a type is empty")
-    return Batch(lines, decoded, parse_ids(ids), list(map(parse_time, timestamps)), senders, types)
+    rare = [place for place, is_usual in enumerate(map(_RARE.isdisjoint, decoded)) if not is_usual]
+    return Batch(lines, decoded, parse_ids(ids), parse_times(timestamps), senders, types, rare)
 
 
-def _unusual(decoded: Iterable[dict[str, Any]]) -> list[int]:
-    """Which of them hold more than text and a payload that is not nested; no other can have any further fault."""
-    return [
-        place
-        for place, fields in enumerate(decoded)
-        if [*map(type, fields.values())].count(str) != len(fields) - 1
-        or not _NO_TEXTS.isdisjoint(fields)
-        or not _FLAT.issuperset(map(type, fields["payload"].values()))
-    ]
+def _unusual(decoded: Sequence[dict[str, Any]]) -> list[int]:
+    """Which of them hold more than text and a payload that is not nested; others without rare keys have no fault."""
+    if _are_usual(decoded):
+        return []
+    return [place for place, fields in enumerate(decoded) if not _are_usual([fields])]
+
+
+def _are_usual(decoded: Sequence[dict[str, Any]]) -> bool:
+    payloads = [fields["payload"] for fields in decoded]
+    types = [*map(type, chain.from_iterable(map(dict.values, decoded)))]
+    return (
+        types.count(str) == len(types) - len(decoded)
+        and _FLAT.issuperset(map(type, chain.from_iterable(map(dict.values, payloads))))
+    )
