@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import TypeVar, overload
 
 LOW = (1 << 64) - 1
 _NONE = 0xFFFF_FFFF
@@ -147,7 +147,11 @@ class RowOf(Chains, Mapping[int, int]):
     def __iter__(self) -> Iterator[int]:
         return map(self.number, range(len(self)))
 
-    def get(self, number: int, default: T | None = None) -> int | T | None:  # type: ignore[override]
+    @overload
+    def get(self, number: int, /) -> int | None: ...
+    @overload
+    def get(self, number: int, /, default: int | T) -> int | T: ...
+    def get(self, number: int, /, default: object = None) -> object:
         """The row of a number."""
         row = self.newest(number >> 64, number & LOW)
         return default if row < 0 else row
@@ -200,7 +204,11 @@ class RowsOf(Mapping[int, list[int]]):
                 return None
         return entry
 
-    def get(self, number: int, default: T | tuple[()] = ()) -> list[int] | T | tuple[()]:  # type: ignore[override]
+    @overload
+    def get(self, number: int, /) -> list[int] | None: ...
+    @overload
+    def get(self, number: int, /, default: list[int] | T) -> list[int] | T: ...
+    def get(self, number: int, /, default: object = None) -> object:
         """The rows of a number."""
         entries = self._chains.entries(number)
         if not entries:
@@ -234,7 +242,11 @@ class NumberOf(Mapping[int, int]):
     def __init__(self, rows_of: RowsOf) -> None:
         self._rows_of = rows_of
 
-    def get(self, row: int, default: T | None = None) -> int | T | None:  # type: ignore[override]
+    @overload
+    def get(self, row: int, /) -> int | None: ...
+    @overload
+    def get(self, row: int, /, default: int | T) -> int | T: ...
+    def get(self, row: int, /, default: object = None) -> object:
         """The number of a row."""
         number = self._rows_of.number_of(row)
         return default if number is None else number

@@ -101,6 +101,7 @@ class ChannelIndex:
         self.types = array("I")
         self.scenes = array("I")
         self.rows = RowOf()
+        self.ids_high = self.rows.highs
         self.ids_low = self.rows.lows
         self.id_sums = Sums(self.ids_low)
         """Per row, the sum of the random halves of all ids before it, modulo 2**64: says whether two readings of a
@@ -167,6 +168,11 @@ class ChannelIndex:
                 self._append(batch.only(new))
                 for place in sorted({*range(len(batch.ids))} - {*new}):
                     self._take_again(batch.only([place]))
+
+    def prepare(self) -> None:
+        """Do what the first answer would have to, as far as it takes long."""
+        self.by_time()
+        self.sum_before((0, 0))
 
     def _append(self, batch: Batch) -> None:
         """Take in lines whose ids are all new, and all different."""
@@ -266,7 +272,7 @@ class ChannelIndex:
 
     def keyed(self, sender: int, key: str) -> int | None:
         """The newest row that a sender (by number) posted under a `dedup_key`."""
-        return max(self._keyed.get(_digest(sender, key)), key=lambda row: (self.times_us[row], row), default=None)
+        return max(self._keyed.get(_digest(sender, key), ()), key=lambda row: (self.times_us[row], row), default=None)
 
     def _linked(self, row: int, key: str, text: str) -> tuple[int, int] | None:
         try:
@@ -332,7 +338,7 @@ class ChannelIndex:
                 order[start:stop] = sorted(order[start:stop], key=self.identity)
         return order
 
-    def rows_from(self, time_us: int) -> Iterable[int]:
+    def rows_from(self, time_us: int) -> Sequence[int]:
         """The rows from that timestamp on, in file order."""
         if self._in_time_order:
             return range(bisect_left(self.times_us, time_us), len(self))

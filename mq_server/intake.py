@@ -91,7 +91,6 @@ def _unusual(decoded: Sequence[dict[str, Any]]) -> list[int]:
 def _are_usual(decoded: Sequence[dict[str, Any]]) -> bool:
     payloads = [fields["payload"] for fields in decoded]
     types = [*map(type, chain.from_iterable(map(dict.values, decoded)))]
-    return (
-        types.count(str) == len(types) - len(decoded)
-        and _FLAT.issuperset(map(type, chain.from_iterable(map(dict.values, payloads))))
+    return types.count(str) == len(types) - len(decoded) and _FLAT.issuperset(
+        map(type, chain.from_iterable(map(dict.values, payloads)))
     )
