@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar, overload
 
 LOW = (1 << 64) - 1
 _NONE = 0xFFFF_FFFF
@@ -34,38 +34,44 @@ class Chains:
     def __len__(self) -> int:
         return len(self.lows)
 
-    def append(self, number: int) -> None:
-        """Add an entry."""
-        lows, heads, low = self.lows, self._heads, number & LOW
-        entry = len(lows)
-        if entry == _ENTRIES_PER_BUCKET * len(heads):
-            heads = self._grown()
-        bucket = low & len(heads) - 1
-        lows.append(low)
-        self.highs.append(number >> 64)
-        self._before.append(heads[bucket])
-        heads[bucket] = entry
+    def extend(self, numbers: Sequence[tuple[int, int]]) -> None:
+        """Add entries.
 
-    def _grown(self) -> array[int]:
-        heads = self._heads
-        if len(self) > _REHASHED_ENTRIES:
-            heads.extend(heads)
-            return heads
-        heads = self._heads = array("I", [_NONE]) * (2 * len(heads))
-        before, mask = self._before, len(heads) - 1
-        for entry, low in enumerate(self.lows):
-            before[entry] = heads[low & mask]
-            heads[low & mask] = entry
-        return heads
+        Args:
+            numbers: Each as its first and its last 64 bits.
+        """
+        if not numbers:
+            return
+        highs, lows = zip(*numbers, strict=True)
+        first = len(self)
+        self.highs.extend(highs)
+        self.lows.extend(lows)
+        while len(self) > _ENTRIES_PER_BUCKET * len(self._heads):
+            self._grow(first)
+        self._chain(lows, first)
 
-    def newest(self, number: int) -> int:
-        """The newest entry of a number; -1 if there is none."""
-        lows, before, low = self.lows, self._before, number & LOW
-        entry = self._heads[low & len(self._heads) - 1]
+    def _chain(self, lows: Iterable[int], first: int) -> None:
+        heads, before, mask = self._heads, self._before, len(self._heads) - 1
+        for entry, bucket in enumerate([low & mask for low in lows], first):
+            before.append(heads[bucket])
+            heads[bucket] = entry
+
+    def _grow(self, count: int) -> None:
+        """Double the heads; so many entries are in chains by now."""
+        if count > _REHASHED_ENTRIES:
+            self._heads.extend(self._heads)
+        else:
+            self._heads = array("I", [_NONE]) * (2 * len(self._heads))
+            self._before = array("I")
+            self._chain(self.lows[:count], 0)
+
+    def newest(self, high: int, low: int) -> int:
+        """The newest entry of a number, given as its first and its last 64 bits; -1 if there is none."""
+        lows, entry = self.lows, self._heads[low & len(self._heads) - 1]
         while entry != _NONE:
-            if lows[entry] == low and self.highs[entry] == number >> 64:
+            if lows[entry] == low and self.highs[entry] == high:
                 return entry
-            entry = before[entry]
+            entry = self._before[entry]
         return -1
 
     def entries(self, number: int) -> list[int]:
@@ -98,6 +104,10 @@ class Chains:
                 entry = self._before[entry]
         return sorted(found)
 
+    def last(self) -> list[tuple[int, int]]:
+        """The number of the last entry, if there is one."""
+        return [*zip(self.highs[-1:], self.lows[-1:], strict=True)]
+
     def number(self, entry: int) -> int:
         """The number of an entry."""
         return self.highs[entry] << 64 | self.lows[entry]
@@ -106,21 +116,44 @@ class Chains:
 class RowOf(Chains, Mapping[int, int]):
     """The row of each number; rows count from 0 as they come."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._greatest = -1
+
+    def unknown(self, numbers: Sequence[tuple[int, int]]) -> list[int]:
+        """Which of these have no row, by their places; of several of one number the first."""
+        greatest, places = self._greatest, []
+        seen: set[tuple[int, int]] = set()
+        for place, number in enumerate(numbers):
+            high = number[0]
+            if high > greatest:  # the ids of a file grow, but for what a merge or the same millisecond brings
+                greatest = high
+            elif number in seen or self.newest(*number) >= 0:
+                continue
+            places.append(place)
+            seen.add(number)
+        self._greatest = greatest
+        return places
+
     def __getitem__(self, number: int) -> int:
-        row = self.newest(number)
+        row = self.newest(number >> 64, number & LOW)
         if row < 0:
             raise KeyError(number)
         return row
 
     def __contains__(self, number: object) -> bool:
-        return isinstance(number, int) and self.newest(number) >= 0
+        return isinstance(number, int) and self.newest(number >> 64, number & LOW) >= 0
 
     def __iter__(self) -> Iterator[int]:
         return map(self.number, range(len(self)))
 
-    def get(self, number: int, default: T | None = None) -> int | T | None:  # type: ignore[override]
+    @overload
+    def get(self, number: int, /) -> int | None: ...
+    @overload
+    def get(self, number: int, /, default: int | T) -> int | T: ...
+    def get(self, number: int, /, default: object = None) -> object:
         """The row of a number."""
-        row = self.newest(number)
+        row = self.newest(number >> 64, number & LOW)
         return default if row < 0 else row
 
 
@@ -134,13 +167,22 @@ class RowsOf(Mapping[int, list[int]]):
         self._late_entries: dict[int, int] = {}
         self._discarded: set[int] = set()
 
+    def extend(self, numbers: Sequence[tuple[int, int]], rows: Iterable[int]) -> None:
+        """Say that rows have these numbers, each given as its first and its last 64 bits.
+
+        Args:
+            numbers: One for each row.
+            rows: In order, and beyond all that came before.
+        """
+        self._rows.extend(rows)
+        self._chains.extend(numbers)
+
     def add(self, number: int, row: int) -> None:
-        """Say that a row has a number. Out of order come only rows whose number was changed, which are few."""
+        """Say that a row has a number; it may be an earlier row that had none, or another one."""
         if self._rows and row <= self._rows[-1]:
             entry = len(self._rows)
             self._late[entry], self._late_entries[row], row = row, entry, self._rows[-1]
-        self._rows.append(row)
-        self._chains.append(number)
+        self.extend([(number >> 64, number & LOW)], [row])
 
     def discard(self, row: int) -> None:
         """Say that a row has no number any more."""
@@ -162,7 +204,11 @@ class RowsOf(Mapping[int, list[int]]):
                 return None
         return entry
 
-    def get(self, number: int, default: T | tuple[()] = ()) -> list[int] | T | tuple[()]:  # type: ignore[override]
+    @overload
+    def get(self, number: int, /) -> list[int] | None: ...
+    @overload
+    def get(self, number: int, /, default: list[int] | T) -> list[int] | T: ...
+    def get(self, number: int, /, default: object = None) -> object:
         """The rows of a number."""
         entries = self._chains.entries(number)
         if not entries:
@@ -196,7 +242,11 @@ class NumberOf(Mapping[int, int]):
     def __init__(self, rows_of: RowsOf) -> None:
         self._rows_of = rows_of
 
-    def get(self, row: int, default: T | None = None) -> int | T | None:  # type: ignore[override]
+    @overload
+    def get(self, row: int, /) -> int | None: ...
+    @overload
+    def get(self, row: int, /, default: int | T) -> int | T: ...
+    def get(self, row: int, /, default: object = None) -> object:
         """The number of a row."""
         number = self._rows_of.number_of(row)
         return default if number is None else number

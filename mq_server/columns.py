@@ -20,15 +20,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from itertools import compress, count, islice, pairwise
-from operator import attrgetter, eq
+from operator import attrgetter, eq, lt
 from typing import Any, NamedTuple
 
 from mq_server.chains import LOW, NumberOf, RowOf, RowsOf
 from mq_server.errors import Problem
-from mq_server.message import Unreadable, parse_keyed
-from mq_server.names import ID_LENGTH, id_number, id_text, parse_id, parse_time
+from mq_server.intake import Batch, Line, taken_in
+from mq_server.names import ID_LENGTH, id_number, id_text, parse_ids, parse_time
 
 _ID_BITS_PER_CHARACTER = 5
+_BATCH_LINES = 256
 _SUMMED_ROWS = 1024
 _SORT_ROWS, _SORT_PART = 64, 2048  # more late rows, and more than one of so many, are sorted in with all others
 
@@ -100,8 +101,8 @@ class ChannelIndex:
         self.types = array("I")
         self.scenes = array("I")
         self.rows = RowOf()
+        self.ids_high = self.rows.highs
         self.ids_low = self.rows.lows
-        self._greatest = -1
         self.id_sums = Sums(self.ids_low)
         """Per row, the sum of the random halves of all ids before it, modulo 2**64: says whether two readings of a
         mailbox hold the same set of messages up to a place."""
@@ -154,59 +155,78 @@ class ChannelIndex:
         """Take in one line, in file order; arguments as in `extend`."""
         self.extend([(offset, number, line)])
 
-    def extend(self, lines: Iterable[tuple[int, int, bytes]]) -> None:
-        """Take in the next lines, in file order.
+    def extend(self, lines: Iterable[Line]) -> None:
+        """Take in the next lines, in file order."""
+        coming = iter(lines)
+        while some := list(islice(coming, _BATCH_LINES)):
+            batch, faults = taken_in(some)
+            self.problems += (Problem(self._path, number, fault) for number, fault in faults)
+            new = self.rows.unknown(batch.ids)
+            if len(new) == len(batch.ids):
+                self._append(batch)
+            else:
+                self._append(batch.only(new))
+                for place in sorted({*range(len(batch.ids))} - {*new}):
+                    self._take_again(batch.only([place]))
 
-        Args:
-            lines: Where each one's bytes start in the file; its line number, from 1; its bytes without the line end.
-        """
-        numbers, rows, times_us = self._names.numbers, self.rows, self.times_us
-        for offset, number, line in lines:
-            try:
-                fields, identity, time_us = parse_keyed(line)
-            except Unreadable as fault:
-                self.problems.append(Problem(self._path, number, str(fault)))
-                continue
-            scene, reply_to = fields.get("scene"), fields.get("reply_to")
-            if identity > self._greatest:  # as nearly all that come
-                self._greatest, row = identity, -1
-            else:
-                row = rows.newest(identity)
-            if row < 0:
-                row = len(times_us)
-                if row and time_us <= times_us[-1] and (time_us, identity) < self.key(row - 1):
-                    self._in_time_order = False
-                rows.append(identity)
-                self.offsets.append(offset)
-                self.lengths.append(len(line))
-                self.lines.append(number)
-                times_us.append(time_us)
-                self.senders.append(numbers[fields["sender"]])
-                self.types.append(numbers[fields["msg_type"]])
-                self.scenes.append(numbers[scene])
-            else:
-                outranks = self._outranks(row, identity, number, line)
-                shown_elsewhere = self._file(row) is not self._files[-1]
-                self._other_lines[self.lines[row] if outranks and not shown_elsewhere else number] = row
-                if not outranks:
-                    continue
-                self._unlink(row)
-                if shown_elsewhere:
-                    self._files_of[row] = len(self._files) - 1
-                self.rewritten += 1
-                if time_us != times_us[row]:
-                    self._in_time_order = False
-                    self._forget_order()
-                self.offsets[row], self.lengths[row], self.lines[row] = offset, len(line), number
-                times_us[row] = time_us
-                self.senders[row], self.types[row] = numbers[fields["sender"]], numbers[fields["msg_type"]]
-                self.scenes[row] = numbers[scene]
-            if reply_to is not None:
-                parent = self._linked(row, "reply_to", reply_to)
-                if parent is not None:
-                    self.replies.add(parent, row)
-            if len(fields) > 6 + (scene is not None) + (reply_to is not None):
-                self._link(row, fields)
+    def prepare(self) -> None:
+        """Do what the first answer would have to, as far as it takes long."""
+        self.by_time()
+        self.sum_before((0, 0))
+
+    def _append(self, batch: Batch) -> None:
+        """Take in lines whose ids are all new, and all different."""
+        if not batch.lines:
+            return
+        fields, times_us, numbers, first = batch.fields, batch.times_us, self._names.numbers, len(self)
+        if self._in_time_order:
+            self._in_time_order = _are_in_order([*self.times_us[-1:], *times_us], [*self.rows.last(), *batch.ids])
+        offsets, line_numbers, texts = zip(*batch.lines, strict=True)
+        self.offsets.extend(offsets)
+        self.lengths.extend(map(len, texts))
+        self.lines.extend(line_numbers)
+        self.times_us.extend(times_us)
+        self.senders.extend(map(numbers.__getitem__, batch.senders))
+        self.types.extend(map(numbers.__getitem__, batch.types))
+        self.scenes.extend([numbers[each.get("scene")] for each in fields])
+        self.rows.extend(batch.ids)
+        answering = [row for row, each in enumerate(fields, first) if each.get("reply_to") is not None]
+        try:
+            parents = parse_ids([fields[row - first]["reply_to"] for row in answering])
+        except ValueError:
+            linked = {row: self._linked(row, "reply_to", fields[row - first]["reply_to"]) for row in answering}
+            answering = [row for row in answering if linked[row] is not None]
+            parents = [parent for parent in linked.values() if parent is not None]
+        self.replies.extend(parents, answering)
+        for place in batch.rare:
+            self._link(first + place, fields[place])
+
+    def _take_again(self, batch: Batch) -> None:
+        """Take in a line whose id is known."""
+        (offset, number, line), fields, (high, low) = batch.lines[0], batch.fields[0], batch.ids[0]
+        row = self.rows.newest(high, low)
+        outranks = self._outranks(row, high << 64 | low, number, line)
+        shown_elsewhere = self._file(row) is not self._files[-1]
+        self._other_lines[self.lines[row] if outranks and not shown_elsewhere else number] = row
+        if not outranks:
+            return
+        self._unlink(row)
+        if shown_elsewhere:
+            self._files_of[row] = len(self._files) - 1
+        self.rewritten += 1
+        if batch.times_us[0] != self.times_us[row]:
+            self._in_time_order = False
+            self._forget_order()
+        number_of = self._names.numbers
+        self.offsets[row], self.lengths[row], self.lines[row] = offset, len(line), number
+        self.times_us[row] = batch.times_us[0]
+        self.senders[row], self.types[row] = number_of[batch.senders[0]], number_of[batch.types[0]]
+        self.scenes[row] = number_of[fields.get("scene")]
+        reply_to = fields.get("reply_to")
+        parent = None if reply_to is None else self._linked(row, "reply_to", reply_to)
+        if parent is not None:
+            self.replies.add(parent[0] << 64 | parent[1], row)
+        self._link(row, fields)
 
     def _outranks(self, row: int, identity: int, number: int, line: bytes) -> bool:
         """Whether another line of a known id is to be shown instead; reports both when they differ."""
@@ -236,7 +256,7 @@ class ChannelIndex:
         replaces = fields.get("replaces")
         original = None if replaces is None else self._linked(row, "replaces", replaces)
         if original is not None:
-            self.replaces[row] = original
+            self.replaces[row] = original[0] << 64 | original[1]
         expires_at = fields.get("expires_at")
         if expires_at is not None:
             try:
@@ -252,11 +272,11 @@ class ChannelIndex:
 
     def keyed(self, sender: int, key: str) -> int | None:
         """The newest row that a sender (by number) posted under a `dedup_key`."""
-        return max(self._keyed.get(_digest(sender, key)), key=lambda row: (self.times_us[row], row), default=None)
+        return max(self._keyed.get(_digest(sender, key), ()), key=lambda row: (self.times_us[row], row), default=None)
 
-    def _linked(self, row: int, key: str, text: str) -> int | None:
+    def _linked(self, row: int, key: str, text: str) -> tuple[int, int] | None:
         try:
-            return parse_id(text)
+            return parse_ids([text])[0]
         except ValueError:
             self.problems.append(Problem(self._path, self.lines[row], f"{key!r} {text!r} is not an id; it is ignored"))
             return None
@@ -318,7 +338,7 @@ class ChannelIndex:
                 order[start:stop] = sorted(order[start:stop], key=self.identity)
         return order
 
-    def rows_from(self, time_us: int) -> Iterable[int]:
+    def rows_from(self, time_us: int) -> Sequence[int]:
         """The rows from that timestamp on, in file order."""
         if self._in_time_order:
             return range(bisect_left(self.times_us, time_us), len(self))
@@ -393,6 +413,13 @@ class Sums:
     def forget(self, position: int) -> None:
         """Say that the order changed from a position on."""
         del self._kept[position // _SUMMED_ROWS + 1 :]
+
+
+def _are_in_order(times_us: list[int], ids: list[tuple[int, int]]) -> bool:
+    """Whether they are in (timestamp, id) order."""
+    return all(map(lt, times_us, times_us[1:])) or all(
+        one <= other for one, other in pairwise(zip(times_us, ids, strict=True))
+    )
 
 
 def _digest(sender: int, key: str) -> int:

@@ -20,9 +20,10 @@ from __future__ import annotations
 
 from array import array
 from bisect import insort
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import compress, islice
 from sys import intern
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import orjson
 
@@ -30,6 +31,8 @@ from mq_server.columns import ChannelIndex
 from mq_server.errors import Problem
 from mq_server.names import id_number, is_id, parse_time
 
+_COMPARED_ROWS = 1 << 14
+_ALWAYS_CARRIED = 1000  # so many changed rows are soon looked up
 OPERATIONS = ("ack", "reject", "reopen", "seek")
 
 
@@ -260,6 +263,50 @@ def receipt_fields(
     return fields
 
 
+class Rows(Sequence[int]):
+    """Some rows of a channel in file order, a byte for each row there is: one if it is among them.
+
+    Args:
+        flags: These bytes.
+    """
+
+    def __init__(self, flags: bytearray) -> None:
+        self.flags = flags
+        self._length = flags.count(1)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __contains__(self, row: object) -> bool:
+        return isinstance(row, int) and 0 <= row < len(self.flags) and self.flags[row] == 1
+
+    def __iter__(self) -> Iterator[int]:
+        first = max(0, self.flags.find(1))
+        return compress(range(first, len(self.flags)), bytes(self.flags[first:]))
+
+    @overload
+    def __getitem__(self, place: int) -> int: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[int]: ...
+    def __getitem__(self, place: int | slice) -> int | list[int]:
+        if isinstance(place, slice):
+            return list(islice(self, *place.indices(self._length)))
+        return next(islice(self, range(self._length)[place], None))
+
+    def put(self, row: int, flag: int) -> None:
+        """Take a row in (1) or out (0)."""
+        self._length += flag - self.flags[row]
+        self.flags[row] = flag
+
+    def without(self, rows: Iterable[int]) -> Rows:
+        """These rows but for some."""
+        left = Rows.__new__(Rows)
+        left.flags, left._length = self.flags[:], self._length
+        for row in rows:
+            left.put(row, 0)
+        return left
+
+
 class Unread:
     """The rows of one channel that one reader has not settled, kept up to date step by step."""
 
@@ -267,25 +314,76 @@ class Unread:
         self._channel: ChannelIndex | None = None
         self._state: ReaderState | None = None
         self._basis = (-1, -1)
-        self._rows_seen = 0
         self._log_seen = 0
-        self._rows: dict[int, None] = {}
+        self._rows = Rows(bytearray())
 
-    def rows(self, channel: ChannelIndex, state: ReaderState) -> dict[int, None]:
+    def rows(self, channel: ChannelIndex, state: ReaderState) -> Rows:
         """The unread rows in file order, superseded and expired ones included. Not to be changed by the caller."""
         basis = (state.resets, channel.rewritten)
         if channel is not self._channel or state is not self._state or basis != self._basis:
+            flags = self._carried_over(channel, state) or _flags(channel, state)
+            self._rows, self._log_seen = Rows(flags), len(state.log)
             self._channel, self._state, self._basis = channel, state, basis
-            reopened = (channel.rows[each] for each in state.reopened - state.settled.keys() if each in channel.rows)
-            self._rows = dict.fromkeys(sorted(row for row in reopened if row < channel.archived))
-            self._rows_seen, self._log_seen = channel.archived, len(state.log)
+        rows = self._rows
         for identity in state.log[self._log_seen :]:
-            row = channel.rows.get(identity)
-            if row is not None:
-                self._rows.pop(row, None)
+            row = channel.rows.get(identity, -1)
+            if 0 <= row < len(rows.flags):
+                rows.put(row, 0)
         self._log_seen = len(state.log)
-        for row in range(self._rows_seen, len(channel)):
-            if not state.is_settled(channel.identity(row), channel.times_us[row]):
-                self._rows[row] = None
-        self._rows_seen = len(channel)
-        return self._rows
+        for row in range(len(rows.flags), len(channel)):
+            rows.flags.append(0)
+            rows.put(row, not state.is_settled(channel.identity(row), channel.times_us[row]))
+        return rows
+
+    def _carried_over(self, channel: ChannelIndex, state: ReaderState) -> bytearray | None:
+        """The flags of a channel whose file was changed by somebody else, from what is known of it.
+
+        An editor changes a few lines of many: above and below them nothing has to be looked up. None if that does not
+        hold, or does not pay.
+        """
+        known = self._channel
+        if known is None or known is channel or known.archived != channel.archived:
+            return None
+        if state is not self._state or self._basis != (state.resets, known.rewritten):
+            return None
+        flags = self.rows(known, state).flags
+        pairs = list(zip(_keys(known), _keys(channel), strict=True))
+        shorter = min(len(known), len(channel))
+        above = _same_rows(pairs, shorter, from_end=False)
+        below = _same_rows(pairs, shorter - above, from_end=True)
+        changed = range(above, len(channel) - below)
+        if above < channel.archived or len(changed) > len(state.settled) + _ALWAYS_CARRIED:
+            return None
+        between = [not state.is_settled(channel.identity(row), channel.times_us[row]) for row in changed]
+        return flags[:above] + bytes(between) + flags[len(flags) - below :]
+
+
+def _keys(channel: ChannelIndex) -> tuple[array[int], ...]:
+    return channel.ids_low, channel.ids_high, channel.times_us
+
+
+def _same_rows(pairs: Sequence[tuple[array[int], array[int]]], limit: int, *, from_end: bool) -> int:
+    """How many rows at the start, or at the end, are the same in both columns of each pair; at most `limit`."""
+    count, step = 0, _COMPARED_ROWS
+    while step:
+        for one, other in pairs:
+            start, other_start = (len(one) - count - step, len(other) - count - step) if from_end else (count, count)
+            if count + step > limit or one[start : start + step] != other[other_start : other_start + step]:
+                step //= 2
+                break
+        else:
+            count += step
+    return count
+
+
+def _flags(channel: ChannelIndex, state: ReaderState) -> bytearray:
+    """For each row whether it is unread."""
+    flags = bytearray(b"\1") * len(channel)
+    if state.seek_us:
+        flags = bytearray(map(state.seek_us.__le__, channel.times_us))
+    flags[: channel.archived] = bytes(channel.archived)
+    for identities, flag in ((state.reopened, 1), (state.settled, 0)):
+        for row in map(channel.rows.get, identities):
+            if row is not None:
+                flags[row] = flag
+    return flags

@@ -77,7 +77,7 @@ class Tracked(Generic[R]):
                 if change.replaced:
                     await _take_anew(reading, change)
                 else:
-                    _take(reading, change)
+                    await self._take_more(change)
             except FileNotFoundError:
                 self.distrust()  # replaced between the look and the read, of which a part may have been taken in
                 continue
@@ -93,6 +93,14 @@ class Tracked(Generic[R]):
             self.was_replaced = self.was_replaced or change.replaced
             return change.replaced or change.size_bytes > 0
         return False
+
+    async def _take_more(self, change: Change) -> None:
+        """Take in what was appended: on the event loop, where answers are made of it, but with a break now and then."""
+        self.distrust()  # who is cancelled within a break leaves a part taken in
+        for number, block in enumerate(change.blocks()):
+            if number:
+                await asyncio.sleep(0)
+            self.reading.extend(block.lines())
 
     def distrust(self) -> None:
         """Read the file anew next time, whatever it looks like."""
@@ -200,3 +208,4 @@ async def _take_anew(reading: Reading, change: Change) -> None:
 def _take(reading: Reading, change: Change) -> None:
     for block in change.blocks():
         reading.extend(block.lines())
+    reading.prepare()

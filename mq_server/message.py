@@ -13,14 +13,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import orjson
 
 from mq_server.errors import InvalidRequest
-from mq_server.names import ID_LENGTH, format_time, is_id, parse_id, parse_time, ref_text
+from mq_server.names import ID_LENGTH, format_time, is_id, parse_time, ref_text
 
 MAX_DEPTH = 100
 """How deep the objects and lists of a line may be nested: JSON encoders give up somewhere, and answers add levels."""
@@ -147,48 +146,15 @@ def parse_fields(line: bytes) -> dict[str, Any]:
     Raises:
         Unreadable: With what is wrong, in the words of a Problem.
     """
-    return parse_keyed(line)[0]
-
-
-def parse_keyed(line: bytes) -> tuple[dict[str, Any], int, int]:
-    """The checked keys of one line, its id as a number, and its time in microseconds since 1970.
-
-    Raises:
-        Unreadable: With what is wrong, in the words of a Problem.
-    """
     try:
         fields = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        raise Unreadable(_why_not_json(line, error)) from None
-    # Whether something is wrong is seen quickly; what it is, is asked afterwards.
-    try:
-        message_id, timestamp, sender, msg_type, payload = _needed(fields)
-        identity, time_us = parse_id(message_id), parse_time(timestamp)
-        is_plain = bool(sender and msg_type) and _is_plain(fields, payload)
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise Unreadable(fault_of(fields)) from None
-    if not is_plain:
-        fault = fault_of(fields)
-        if not fault and _too_deep(fields, line, MAX_DEPTH):
-            fault = f"nested more than {MAX_DEPTH} levels deep"
-        if fault:
-            raise Unreadable(fault)
-    return fields, identity, time_us
-
-
-_needed = itemgetter("id", "timestamp", "sender", "msg_type", "payload")
-_NO_TEXTS = frozenset({"to", "urgent", "drafts"})
-_FLAT = frozenset({str, int, float, bool, type(None)})
-
-
-def _is_plain(fields: dict[str, Any], payload: object) -> bool:
-    """Whether all but the payload is text and nothing is nested: as in most lines, of which nothing else need be asked."""
-    return (
-        type(payload) is dict
-        and [*map(type, fields.values())].count(str) == len(fields) - 1
-        and _NO_TEXTS.isdisjoint(fields)
-        and _FLAT.issuperset(map(type, payload.values()))
-    )
+        raise Unreadable(why_not_json(line, error)) from None
+    fault = fault_in(fields, line)
+    if fault:
+        raise Unreadable(fault)
+    checked: dict[str, Any] = fields
+    return checked
 
 
 def parse_line(line: bytes, channel: str, number: int, *, amended: bool = False) -> Message:
@@ -212,8 +178,16 @@ def parse_line(line: bytes, channel: str, number: int, *, amended: bool = False)
     return Message(**fields, extra=extra, line=number, amended=amended)
 
 
-def fault_of(fields: object) -> str:
+def fault_in(fields: object, line: bytes) -> str:
     """What keeps a decoded line from being a message; empty when nothing does."""
+    fault = fault_of(fields)
+    if not fault and _too_deep(fields, line, MAX_DEPTH):
+        fault = f"nested more than {MAX_DEPTH} levels deep"
+    return fault
+
+
+def fault_of(fields: object) -> str:
+    """The same, but for how deep it is nested."""
     if type(fields) is not dict:
         return "not a JSON object"
     for key in ("id", "timestamp", "sender", "msg_type"):
@@ -243,7 +217,8 @@ def fault_of(fields: object) -> str:
 _CONFLICT_MARKER = re.compile(rb"(?:<{7}|\|{7}|>{7})(?: .*)?|={7}")
 
 
-def _why_not_json(line: bytes, error: orjson.JSONDecodeError) -> str:
+def why_not_json(line: bytes, error: orjson.JSONDecodeError) -> str:
+    """What is wrong with a line that cannot be decoded."""
     # A marker is a whole line of its own; '<<<<<<<' inside a JSON string is text like any other.
     if _CONFLICT_MARKER.fullmatch(line):
         return "git conflict marker: keep one line for each message, and take the markers out"

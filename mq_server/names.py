@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from struct import Struct
 from typing import NamedTuple
 
 from mq_server.errors import InvalidName
@@ -87,6 +88,23 @@ def parse_id(text: str) -> int:
     return number
 
 
+def parse_ids(texts: Sequence[str]) -> list[tuple[int, int]]:
+    """The numbers of whole ids, each as its first and its last 64 bits.
+
+    Raises:
+        TypeError, ValueError: One of them is none.
+    """
+    if not texts:
+        return []
+    if set(map(len, texts)) != {ID_LENGTH} or max(texts) >= "8":
+        raise ValueError("one of these is not a ULID")
+    # As one long number with 160 bits for each, so that the loop over them is not one in Python.
+    data = id_number(_ID_GAP.join(texts)).to_bytes(_ID_FORM.size * len(texts), "big")
+    return list(_ID_FORM.iter_unpack(data))
+
+
+_ID_FORM = Struct(">4xQQ")
+_ID_GAP = "0" * (_ID_FORM.size * 8 // 5 - ID_LENGTH)
 # Bytes, since `int` reads them as well, and they are translated in a tenth of the time. What is no digit becomes '!',
 # so that `int` accepts nothing else: no blanks, no underscores, no lower case.
 _TO_BASE32HEX = bytes(
@@ -132,6 +150,19 @@ def parse_time(text: str) -> int:
     if not 0 <= time_us < _YEAR_10000_US:
         raise ValueError(f"{text!r} lies before 1970 or after 9999")
     return time_us
+
+
+def parse_times(texts: Sequence[str]) -> list[int]:
+    """The same for many, in less than half the time.
+
+    Raises:
+        TypeError, ValueError: One of them is no such time.
+    """
+    since = [moment - _EPOCH for moment in map(datetime.fromisoformat, texts)]  # a TypeError without a zone
+    times_us = [(each.days * 86_400 + each.seconds) * 1_000_000 + each.microseconds for each in since]
+    if times_us and not 0 <= min(times_us) <= max(times_us) < _YEAR_10000_US:
+        raise ValueError("one of these lies before 1970 or after 9999")
+    return times_us
 
 
 # --- ways to name a message ------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import Any
 from mq_server import config as config_module
 from mq_server.columns import ChannelIndex, Place
 from mq_server.config import Config
+from mq_server.delivery import Rows
 from mq_server.errors import InvalidRequest, UnknownChannel, UnknownReader, UnknownReference, near_miss
 from mq_server.index import Index
 from mq_server.leases import Leases
@@ -95,15 +96,14 @@ class Room:
     def _append(self, append: Append) -> Awaitable[Stored]:
         return self._store.submit(append)
 
-    def _deliverable(self, channel: str, reader: str) -> list[int]:
+    def _deliverable(self, channel: str, reader: str) -> Rows:
         """The unread rows of a channel in file order, without what has expired or been superseded."""
-        unread, gone = self._shelf.unread(channel, reader), self._undeliverable(channel)
-        return [row for row in unread if row not in gone] if gone else list(unread)
+        return self._shelf.unread(channel, reader).without(self._undeliverable(channel))
 
     def _count_deliverable(self, channel: str, reader: str) -> int:
         """How many those are, counted without looking at each."""
         unread = self._shelf.unread(channel, reader)
-        return len(unread) - len(unread.keys() & self._undeliverable(channel))
+        return len(unread) - sum(map(unread.__contains__, self._undeliverable(channel)))
 
     def _undeliverable(self, channel: str) -> set[int]:
         index = self._index.channels[channel]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from mq_server.answers import Page, fitting
@@ -87,7 +87,7 @@ class Selecting(Settling):
     def _page(self, question: Question, among: Collection[str] | None = None, limit: int | None = None) -> Page:
         names = [name for name in self._named(question.channel) if among is None or name in among]
         question.free_in_s = None
-        found: dict[str, list[int]] = {}
+        found: dict[str, Sequence[int]] = {}
         merged = False
         for name in names:
             index = self._index.channels.get(name)
@@ -107,7 +107,7 @@ class Selecting(Settling):
         )
 
     def _first(
-        self, question: Question, names: Sequence[str], found: Mapping[str, list[int]], limit: int
+        self, question: Question, names: Sequence[str], found: Mapping[str, Sequence[int]], limit: int
     ) -> list[Place]:
         """The first of what was found; of several channels in order of time, and urgent ones before all others."""
         if not limit:
@@ -125,7 +125,7 @@ class Selecting(Settling):
         return places[:limit]
 
     def _next(
-        self, question: Question, names: Sequence[str], found: Mapping[str, list[int]], given: Sequence[Place]
+        self, question: Question, names: Sequence[str], found: Mapping[str, Sequence[int]], given: Sequence[Place]
     ) -> str | None:
         """A token for the place of the first message that was not given; or for the end, when reading by position."""
         index = self._index.channels.get(names[0]) if len(names) == 1 else None
@@ -138,9 +138,9 @@ class Selecting(Settling):
         end = len(index) if position is None else position
         return make_token("file", (end, 0), lambda place: index.id_sums[place[0]])
 
-    def _rows(self, question: Question, name: str, index: ChannelIndex) -> tuple[list[int], bool]:
+    def _rows(self, question: Question, name: str, index: ChannelIndex) -> tuple[Sequence[int], bool]:
         """The rows a question asks for, in file order; and whether the place its token names has moved."""
-        candidates: Iterable[int]
+        candidates: Sequence[int]
         moved = False
         superseded: set[int] = set()
         token = open_token(question.since) if question.since else None
@@ -154,13 +154,12 @@ class Selecting(Settling):
         else:
             withheld = self._withheld(question, name)
             held = {index.rows[identity] for identity in withheld if identity in index.rows}
-            candidates = self._deliverable(name, question.reader or name)
-            candidates = [row for row in candidates if row not in held] if held else candidates
+            candidates = self._deliverable(name, question.reader or name).without(held)
         sender = None if question.sender is None else self._index.names.known(question.sender)
         msg_type = None if question.msg_type is None else self._index.names.known(question.msg_type)
         answered = self._original(question.reply_to) if question.reply_to else None
         if sender is None and msg_type is None and answered is None and not superseded:
-            return list(candidates), moved
+            return candidates, moved
         rows = [
             row
             for row in candidates
@@ -193,7 +192,7 @@ class Selecting(Settling):
             question.free_in_s = min(question.free_in_s or RESCAN_S, *left_s.values())
         return left_s
 
-    def _rows_since(self, since: str, index: ChannelIndex) -> Iterable[int]:
+    def _rows_since(self, since: str, index: ChannelIndex) -> Sequence[int]:
         time_us, identity = self._moment(since)
         row = index.rows.get(identity)
         return index.rows_from(time_us) if row is None else range(row + 1, len(index))

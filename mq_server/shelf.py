@@ -21,7 +21,7 @@ from mq_server.appendlog import AppendLog
 from mq_server.bells import EVERYTHING
 from mq_server.blocks import IN_USE_S
 from mq_server.columns import ChannelIndex, Place
-from mq_server.delivery import ReaderState, ReceiptIndex, Unread
+from mq_server.delivery import ReaderState, ReceiptIndex, Rows, Unread
 from mq_server.errors import Problem, Stale, Unsteady
 from mq_server.index import Index
 from mq_server.keeping import Mailbox, Tracked
@@ -257,7 +257,7 @@ class Shelf:
         """When a reader last settled something in a channel; 0 if it never did."""
         return self._receipts[channel].reading.newest_us(reader)
 
-    def unread(self, channel: str, reader: str) -> dict[int, None]:
+    def unread(self, channel: str, reader: str) -> Rows:
         """The rows a reader has not settled, in file order."""
         unread = self._unread.setdefault((channel, reader), Unread())
         return unread.rows(self.index.channels[channel], self.reader_state(channel, reader))
