@@ -47,7 +47,7 @@ from mq_server.errors import FileVanished, MailError, WriteFailed
 from mq_server.locks import FileLock
 from mq_server.message import Unreadable, parse_fields
 from mq_server.names import parse_time
-from mq_server.stamp import Fingerprint, Stamp, StampFile, new_generation, set_mtime
+from mq_server.stamp import Fingerprint, Stamp, StampFile, looks_like, new_generation, set_mtime
 
 UNSTAMPED = -1
 QUIET_S = 0.05
@@ -95,7 +95,7 @@ class View:
     checksum: int = 0
 
 
-_ABSENT = View(settled=True)
+ABSENT = View(settled=True)
 
 
 class Look(Enum):
@@ -319,6 +319,14 @@ class AppendLog:
 
     # --- reading --------------------------------------------------------------------------------------------------
 
+    def is_as_seen(self, view: View) -> bool:
+        """Whether the file still looks as in `view`, and no change since could look the same.
+
+        Raises:
+            OSError: It cannot be looked at.
+        """
+        return view.settled and looks_like(self.path, view.fingerprint)
+
     def glance(self, view: View) -> Change | Look:
         """What happened to the file since `view`, as far as one `stat` and the stamp tell.
 
@@ -329,7 +337,7 @@ class AppendLog:
         if current == view.fingerprint and view.settled:
             return Look.SAME
         if current is None:
-            return Change(self, _ABSENT, True, 0, 1)
+            return Change(self, ABSENT, True, 0, 1)
         return self._stamped(view, current) or Look.UNCLEAR
 
     def examine(self, view: View) -> Change:
@@ -361,7 +369,7 @@ class AppendLog:
     def _changed(self, view: View, current: Fingerprint | None, *, adopt: bool) -> Change:
         """The file anew. If it is quiet and may be adopted, it gets a stamp, so that this happens once."""
         if current is None:
-            return Change(self, _ABSENT, True, 0, 1)
+            return Change(self, ABSENT, True, 0, 1)
         now = time.monotonic()
         looks_same = current == view.fingerprint and view.seen_at > 0
         seen_at = view.seen_at if looks_same else now

@@ -14,14 +14,13 @@ Definitions
 
 from __future__ import annotations
 
-import heapq
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from mq_server.columns import ChannelIndex, Names, Place
 from mq_server.errors import AmbiguousReference, UnknownReference
 from mq_server.names import Reference, id_text
+from mq_server.timeline import Stretch, Wants, windows
 
 
 class Filter(NamedTuple):
@@ -141,32 +140,37 @@ class Index:
     def timeline(self, wanted: Filter, *, newest_first: bool = False) -> Iterator[Place]:
         """The rows of all channels that a filter wants, by (timestamp, id), each message once, superseded ones out."""
         superseded = self.amendments().superseded
-        streams = [
-            _keyed_rows(self.channels[name], wanted, newest_first)
-            for name in sorted(self.channels)
+        stretches = [
+            Stretch(channel, wanted.since_us, wanted.until_us)
+            for name, channel in self.channels.items()
             if wanted.channels is None or wanted.channels(name)
         ]
-        merged = heapq.merge(*streams, key=lambda item: item[0], reverse=newest_first)
-        last: int | None = None
-        group: list[Place] = []
-        for (_, identity), place in merged:
-            if identity != last and group:
-                yield min(group)
-                group = []
-            last = identity
-            if identity not in superseded and self.fits(place, wanted):
-                group.append(place)
-        if group:
-            yield min(group)
+        last_high = last_low = -1
+        shown: Place | None = None
+        for window in windows(stretches, self.fitting(wanted), newest_first=newest_first):
+            for _, high, low, name, row in window:
+                if low == last_low and high == last_high:
+                    shown = shown and min(shown, Place(name, row))
+                    continue
+                if shown is not None:
+                    yield shown
+                last_high, last_low = high, low
+                shown = None if superseded and high << 64 | low in superseded else Place(name, row)
+        if shown is not None:
+            yield shown
 
-    def fits(self, place: Place, wanted: Filter) -> bool:
-        """Whether a row has the sender, type and scene that a filter wants."""
-        channel, row, names = self.channels[place.channel], place.row, self.names
-        return (
-            (wanted.sender is None or channel.senders[row] == names.known(wanted.sender))
-            and (wanted.msg_type is None or channel.types[row] == names.known(wanted.msg_type))
-            and (wanted.scene is None or channel.scenes[row] == names.known(wanted.scene))
-        )
+    def fitting(self, wanted: Filter) -> Wants:
+        """Picks the rows that have the sender, type and scene that a filter wants."""
+        known = self.names.known
+        sender, msg_type, scene = (text and known(text) for text in (wanted.sender, wanted.msg_type, wanted.scene))
+
+        def fits(channel: ChannelIndex, rows: Sequence[int]) -> Sequence[int]:
+            for column, number in ((channel.senders, sender), (channel.types, msg_type), (channel.scenes, scene)):
+                if number is not None:
+                    rows = [row for row in rows if column[row] == number]
+            return rows
+
+        return fits
 
     # --- threads --------------------------------------------------------------------------------------------------
 
@@ -276,17 +280,6 @@ class Amendments:
     def versions(self, original: int) -> Iterable[int]:
         """An original and all its corrections."""
         return {original, *self._versions.get(original, ())}
-
-
-def _keyed_rows(channel: ChannelIndex, wanted: Filter, newest_first: bool) -> Iterator[tuple[tuple[int, int], Place]]:
-    order = channel.by_time()
-    times = channel.times_us
-    start = 0 if wanted.since_us is None else bisect_left(order, wanted.since_us, key=times.__getitem__)
-    stop = len(order) if wanted.until_us is None else bisect_left(order, wanted.until_us, key=times.__getitem__)
-    rows = range(stop - 1, start - 1, -1) if newest_first else range(start, stop)
-    for position in rows:
-        row = order[position]
-        yield channel.key(row), Place(channel.channel, row)
 
 
 def _id_ends(channel: ChannelIndex, row: int, suffix: str) -> bool:

@@ -13,12 +13,12 @@ from tests.support import output
 PACKAGE = Path(mq_server.__file__).parent
 LAYERS = [
     {"errors", "outline", "stamp"},
-    {"blocks", "names", "repository", "schemas"},
+    {"blocks", "listing", "names", "repository", "schemas"},
     {"message"},
     {"outcomes"},
     {"answers", "columns", "config", "locks", "moving", "paging", "payloads", "search"},
-    {"appendlog", "bells", "delivery", "index", "journal", "leases", "presence", "scenes"},
-    {"writer"},
+    {"appendlog", "bells", "delivery", "journal", "leases", "presence", "recent", "scenes", "timeline"},
+    {"index", "writer"},
     {"store"},
     {"watch"},
     {"keeping"},
@@ -26,7 +26,8 @@ LAYERS = [
     {"room"},
     {"archiving", "board", "burying", "guarding", "recovering", "tracking"},
     {"settling"},
-    {"checking", "queries", "selecting", "tallying"},
+    {"checking", "searching", "selecting", "tallying"},
+    {"queries"},
     {"reading"},
     {"claiming", "following", "replying", "writing"},
     {"posting"},
@@ -50,8 +51,10 @@ WITHOUT_IO = {
     "outcomes",
     "outline",
     "paging",
+    "recent",
     "scenes",
     "search",
+    "timeline",
 }
 IO = {"asyncio", "io", "os", "pathlib", "shutil", "socket", "subprocess", "time"}
 

@@ -332,7 +332,7 @@ def test_search_pages_back_by_until_and_is_narrowed(tmp_path: Path) -> None:
 
 
 def test_search_goes_through_more_than_one_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mq_server.queries._SEARCH_BATCH", 7)
+    monkeypatch.setattr("mq_server.searching._FIRST_ROWS", 7)
     production(tmp_path, narrator=[said(number, text=f"word{number % 20} all") for number in range(100)])
     assert [NUMBER[hit.message.id] for hit in search(tmp_path, "word3").hits] == [83, 63, 43, 23, 3]
     hits = search(tmp_path, "all", limit=60)
@@ -342,20 +342,20 @@ def test_search_goes_through_more_than_one_batch(tmp_path: Path, monkeypatch: py
 def test_a_search_during_which_a_file_is_rewritten_finds_what_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mq_server.queries._SEARCH_BATCH", 3)
+    monkeypatch.setattr("mq_server.searching._FIRST_ROWS", 3)
     production(tmp_path, narrator=[said(number, text=f"old {number}") for number in range(12)])
 
     async def work(room: Mailroom) -> None:
-        real_lines, reads = room._shelf.lines, 0
+        real_matching, looks = room._matching, 0
 
-        def lines(places: Any) -> Any:
-            nonlocal reads
-            reads += 1
-            if reads == 2:
+        def matching(*arguments: Any) -> Any:
+            nonlocal looks
+            looks += 1
+            if looks == 2:
                 production(tmp_path, narrator=[said(number, text=f"new {number}") for number in range(2, 9)])
-            return real_lines(places)
+            return real_matching(*arguments)
 
-        monkeypatch.setattr(room._shelf, "lines", lines)
+        monkeypatch.setattr(room, "_matching", matching)
         hits = await room.search("new")
         assert [NUMBER[hit.message.id] for hit in hits.hits] == list(range(8, 1, -1))
         assert all(hit.snippet == f"new {NUMBER[hit.message.id]}" for hit in hits.hits)

@@ -99,6 +99,7 @@ def test_a_caller_cancelled_between_two_files_takes_no_wake_up_with_it(tmp_path:
 
         with room._shelf.feed.subscribe(lambda _: True) as subscription:
             append(new_log(tmp_path, "a"), line(2))
+            append(new_log(tmp_path, "b"), line(3))
             room._shelf._mailboxes["b"].refresh = never  # type: ignore[method-assign]
             asking = asyncio.ensure_future(room._shelf.refresh(["a", "b"]))
             await stuck.wait()

@@ -1,0 +1,66 @@
+"""The messages that were shown last, in memory: what is asked for again and again is read once. No I/O."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+from mq_server.columns import ChannelIndex
+from mq_server.message import Message
+
+_LIMIT_BYTES = 4 * 1024 * 1024
+_LINE_LIMIT_BYTES = 64 * 1024
+_MESSAGE_BYTES = 1000  # about what a message takes beside its line
+
+
+class Shown(NamedTuple):
+    """A message and its line."""
+
+    once: Message
+    line: bytes
+
+    def message(self) -> Message:
+        """The message, with a payload that nobody else has."""
+        return self.once.read_again(self.line)
+
+
+class _Rows(NamedTuple):
+    rewritten: int
+    shown: dict[int, Shown]
+
+
+class Recent:
+    """Messages by index and row.
+
+    A row of an index always means the same bytes, but for rows that are rewritten: whoever asks has just seen that the
+    file looks as it did when it was indexed.
+    """
+
+    def __init__(self) -> None:
+        self._rows: WeakKeyDictionary[ChannelIndex, _Rows] = WeakKeyDictionary()
+        self._size_bytes = 0
+
+    def of(self, index: ChannelIndex) -> dict[int, Shown]:
+        """By row, what is known of a mailbox."""
+        rows = self._rows.get(index)
+        if rows is None or rows.rewritten != index.rewritten:
+            rows = self._rows[index] = _Rows(index.rewritten, {})
+        return rows.shown
+
+    def keep(self, index: ChannelIndex, row: int, message: Message, line: bytes) -> None:
+        """Keep a message that was read just now.
+
+        Args:
+            index: Its mailbox.
+            row: Where it stands.
+            message: The message.
+            line: What it was parsed from.
+        """
+        if len(line) > _LINE_LIMIT_BYTES or message.extra:  # unknown values can't be shared: they may be changed
+            return
+        if self._size_bytes > _LIMIT_BYTES:
+            # To fill it again takes one read; to know what was used last would take more, each time.
+            self._rows.clear()
+            self._size_bytes = 0
+        self._size_bytes += len(line) + _MESSAGE_BYTES
+        self.of(index)[row] = Shown(message._replace(payload={}), line)
