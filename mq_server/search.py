@@ -67,12 +67,10 @@ class Sieve:
 
     def __init__(self, query: Query) -> None:
         parts = [part for word in query.words for part in _ESCAPABLE.split(word) if part]
-        spelled = [_spellings(part) for part in parts]
-        spelled.sort(key=lambda each: len(each[0]) / len(each), reverse=True)
-        self._rarest = spelled[0] if spelled else None
-        self._others = spelled[1:]
-        odd = {b"\\u", *(odd.encode() for part in parts for odd in _odd_ones(part))}
-        self._odd = tuple(sorted(odd))
+        looked_for = [(_spellings(part), [b"\\u", *map(str.encode, _odd_ones(part))]) for part in parts]
+        looked_for.sort(key=lambda each: len(each[0][0]) / len(each[0]), reverse=True)
+        self._rarest, self._odd = looked_for[0] if looked_for else ([], [])
+        self._others = [spellings + odd for spellings, odd in looked_for[1:]]
 
     def lines(self, block: bytes, base: int, starts: Sequence[int]) -> list[int]:
         """Which lines of a block may match.
@@ -85,7 +83,7 @@ class Sieve:
         Returns:
             Their numbers, in order.
         """
-        if self._rarest is None:
+        if not self._rarest:
             return list(range(len(starts)))
 
         def end(line: int) -> int:
@@ -107,11 +105,9 @@ class Sieve:
         }
         text = block.lower()
         found = {line for spelling in self._rarest for line in holding(spelling)}
-        for spellings in self._others if found else ():
+        for others in self._others:
             found = {
-                line
-                for line in found
-                if any(text.find(spelling, starts[line] - base, end(line)) >= 0 for spelling in spellings)
+                line for line in found if any(text.find(each, starts[line] - base, end(line)) >= 0 for each in others)
             }
         return sorted(found | odd)
 

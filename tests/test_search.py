@@ -71,13 +71,11 @@ def test_a_snippet_holds_the_word_though_folding_changes_lengths(before: str, af
 
 # --- the sieve -------------------------------------------------------------------------------------------------------
 
-AWKWARD = st.text(
-    st.sampled_from(
-        "aAsSkKiIfFtTnNjJhHß\u1e9e\u017f\u212a\u0130\u0131\ufb01\ufb05\u0149\u01f0\u0307\u00e9\u00c9"
-        '\u00b5\u03bc\u03a3\u03c2\u03c3\u1f80\u0390 "\\\\/\n\t\U0001e900\U0001e922\U0001f600'
-    ),
-    max_size=12,
+ODD = (
+    "ß\u1e9e\u017f\u212a\u0130\u0131\ufb01\ufb05\u0149\u01f0\u0307\u00e9\u00c9\u00b5\u03bc\u03a3\u03c2\u03c3\u1f80\u0390"
+    "\U0001e900\U0001e922\U0001f600"
 )
+AWKWARD = st.text(st.sampled_from('aAsSkKiIfFtTnNjJhH "\\/\n\t' + ODD), max_size=12)
 PAYLOADS = st.lists(AWKWARD, min_size=1, max_size=3)
 
 
@@ -130,10 +128,7 @@ def test_the_sieve_lets_through_whatever_matches(payloads: list[list[str]], word
 
 
 def test_the_sieve_lets_little_else_through() -> None:
-    lines = [
-        b'{"payload":{"text":"%s"}}' % text.encode()
-        for text in ("The Sea Wall", "a lamp", "die Stra\u00dfe", "K\u00d6BI")
-    ]
+    lines = [b'{"payload":{"text":"%s"}}' % text.encode() for text in WORDS]
     assert sifted(Query.parse("wall"), lines) == [0]
     assert sifted(Query.parse("WALL sea"), lines) == [0]
     assert sifted(Query.parse("wall lamp"), lines) == []
