@@ -141,6 +141,7 @@ class AppendLog:
 
     def __init__(self, path: Path, lock_path: Path, stamp_path: Path) -> None:
         self.path = path
+        self._path_text = str(path)
         self.lock = FileLock(lock_path)
         self._stamp = StampFile(stamp_path)
 
@@ -325,7 +326,7 @@ class AppendLog:
         Raises:
             OSError: It cannot be looked at.
         """
-        return view.settled and looks_like(self.path, view.fingerprint)
+        return view.settled and looks_like(self._path_text, view.fingerprint)
 
     def glance(self, view: View) -> Change | Look:
         """What happened to the file since `view`, as far as one `stat` and the stamp tell.

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from mq_server.columns import ChannelIndex, Names, Place
 from mq_server.errors import AmbiguousReference, UnknownReference
-from mq_server.names import Reference, id_text
+from mq_server.names import ID_LENGTH, Reference, id_number, id_text
 from mq_server.timeline import Stretch, Wants, windows
 
 
@@ -47,7 +47,7 @@ class Index:
     def __init__(self) -> None:
         self.names = Names()
         self.channels: dict[str, ChannelIndex] = {}
-        self._amendments = Amendments({}, self._key)
+        self._amendments = _NO_AMENDMENTS
         self._amendments_of: list[tuple[ChannelIndex, int, int]] = []
         self._superseded_in: dict[str, tuple[tuple[ChannelIndex, int, int], set[int]]] = {}
 
@@ -77,6 +77,11 @@ class Index:
         if reference is None:
             raise UnknownReference(text)
         suffix, channel, line = reference
+        if len(suffix) == ID_LENGTH and not channel:
+            place = self.find(id_number(suffix))
+            if place is None:
+                raise UnknownReference(text)
+            return place
         if channel and channel not in self.channels:
             raise UnknownReference(text, f"There is no channel {channel!r}")
         if channel:
@@ -105,6 +110,8 @@ class Index:
 
     def amendments(self) -> Amendments:
         """Which messages correct which, as things stand."""
+        if not any(channel.replaces for channel in self.channels.values()):
+            return _NO_AMENDMENTS
         state = [(channel, len(channel), channel.rewritten) for channel in self.channels.values()]
         if state != self._amendments_of:
             corrections: dict[int, set[int]] = {}
@@ -180,17 +187,19 @@ class Index:
         start = amendments.original(self.channels[place.channel].identity(place.row))
         nodes: list[ThreadNode] = []
         seen: set[int] = set()
-        waiting = [(self.root(start, amendments), 0)]
+        root = self.root(start, amendments)
+        waiting = [(root, self.find(root), 0)]
         while waiting:
-            identity, depth = waiting.pop()
+            identity, found, depth = waiting.pop()
             if identity in seen:
                 continue
             seen.add(identity)
-            shown = self.find(amendments.newest(identity))
+            newest = amendments.newest(identity)
+            shown = found if newest == identity else self.find(newest)
             if shown is not None:
                 nodes.append(ThreadNode(shown, depth))
-            replies = self._replies(identity, amendments)
-            waiting += [(reply, depth + 1) for reply in sorted(replies, key=self._key, reverse=True)]
+            replies = [(self._key_at(at), reply, at) for reply, at in self._replies(identity, amendments).items()]
+            waiting += [(reply, at, depth + 1) for _, reply, at in sorted(replies, reverse=True)]
         return nodes
 
     def root(self, identity: int, amendments: Amendments) -> int:
@@ -219,26 +228,31 @@ class Index:
         amendments = self.amendments()
         original = amendments.original(identity)
         own = self._sender(original)
-        return any(self._sender(reply) != own for reply in self._replies(original, amendments))
+        replies = self._replies(original, amendments)
+        return any(self.channels[at.channel].sender(at.row) != own for at in replies.values())
 
     def _sender(self, identity: int) -> str:
         place = self.find(identity)
         return "" if place is None else self.channels[place.channel].sender(place.row)
 
-    def _replies(self, identity: int, amendments: Amendments) -> set[int]:
-        replies = set()
+    def _replies(self, identity: int, amendments: Amendments) -> dict[int, Place]:
+        """Who answers a message, in whichever version; by their ids, where they stand."""
+        replies: dict[int, Place] = {}
         for version in amendments.versions(identity):
-            for channel in self.channels.values():
+            for name, channel in self.channels.items():
                 for row in channel.replies.get(version, ()):
                     reply = channel.identity(row)
                     # A correction that answers what it corrects is the message itself, not a reply to it.
-                    if amendments.original(reply) == reply:
-                        replies.add(reply)
+                    if amendments.original(reply) == reply and (reply not in replies or name < replies[reply].channel):
+                        replies[reply] = Place(name, row)
         return replies
 
     def _key(self, identity: int) -> tuple[int, int]:
         place = self.find(identity)
-        return (0, identity) if place is None else self.channels[place.channel].key(place.row)
+        return (0, identity) if place is None else self._key_at(place)
+
+    def _key_at(self, place: Place) -> tuple[int, int]:
+        return self.channels[place.channel].key(place.row)
 
 
 class Amendments:
@@ -260,6 +274,8 @@ class Amendments:
 
     def original(self, identity: int) -> int:
         """What a version goes back to; a message that corrects nothing is its own original."""
+        if identity not in self.corrects:
+            return identity
         path: dict[int, None] = {}
         start = identity
         while identity in self.corrects and identity not in self._originals:
@@ -280,6 +296,9 @@ class Amendments:
     def versions(self, original: int) -> Iterable[int]:
         """An original and all its corrections."""
         return {original, *self._versions.get(original, ())}
+
+
+_NO_AMENDMENTS = Amendments({}, lambda _: (0, 0))
 
 
 def _id_ends(channel: ChannelIndex, row: int, suffix: str) -> bool:

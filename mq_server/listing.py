@@ -47,7 +47,7 @@ class Listing:
             self._seen, self._names = None, _NONE
             return _NONE
         is_sure = now_ns - max(seen[:2]) > _DOUBT_NS and seen[0] % _SECOND_NS != 0
-        self._seen, self._listed_s = seen if is_sure else None, now_s
         if names != self._names:
             self._names = names
+        self._seen, self._listed_s = seen if is_sure else None, now_s
         return self._names

@@ -10,7 +10,7 @@ from mq_server.message import Message
 
 _LIMIT_BYTES = 4 * 1024 * 1024
 _LINE_LIMIT_BYTES = 64 * 1024
-_MESSAGE_BYTES = 1000  # about what a message takes beside its line
+_MESSAGE_BYTES = 2000  # about what a decoded message takes, with its payload
 
 
 class Shown(NamedTuple):
@@ -47,11 +47,11 @@ class Recent:
             rows = self._rows[index] = _Rows(index.rewritten, {})
         return rows.shown
 
-    def keep(self, index: ChannelIndex, row: int, message: Message, line: bytes) -> None:
+    def keep(self, shown: dict[int, Shown], row: int, message: Message, line: bytes) -> None:
         """Keep a message that was read just now.
 
         Args:
-            index: Its mailbox.
+            shown: What is known of its mailbox.
             row: Where it stands.
             message: The message.
             line: What it was parsed from.
@@ -63,4 +63,4 @@ class Recent:
             self._rows.clear()
             self._size_bytes = 0
         self._size_bytes += len(line) + _MESSAGE_BYTES
-        self.of(index)[row] = Shown(message._replace(payload={}), line)
+        shown[row] = Shown(message, line)

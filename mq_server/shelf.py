@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from itertools import accumulate
@@ -27,7 +27,7 @@ from mq_server.index import Index
 from mq_server.keeping import Mailbox, Tracked
 from mq_server.message import Message, Unreadable, parse_line
 from mq_server.names import format_time, id_number, id_text
-from mq_server.recent import Recent
+from mq_server.recent import Recent, Shown
 from mq_server.store import RECEIPTS, SUFFIX, Listed, Store, channel_of
 from mq_server.watch import Feed, Subscription, Watcher
 from mq_server.writer import MAX_AHEAD_US
@@ -146,7 +146,9 @@ class Shelf:
                 self.version += 1
             channels = {*listed.channels, *self._mailboxes}
             unlisted = frozenset(channels - listed.receipts)
-        months = self._store.months()
+            months = listed.months
+        else:
+            months = self._store.months()
         return [name for name in channels if not self._has_kept_up(name, months, unlisted)]
 
     def _has_kept_up(self, name: str, months: Sequence[str], unlisted: frozenset[str]) -> bool:
@@ -304,14 +306,14 @@ class Shelf:
         kept = {name: self._recent.of(self.index.channels[name]) for name in {place.channel for place in places}}
         found = [kept[channel].get(row) for channel, row in places]
         missing = [place for place, lately in zip(places, found, strict=True) if lately is None]
-        fresh = iter(self._read(missing)) if missing else iter(())
+        fresh = iter(self._read(missing, kept)) if missing else iter(())
         return [next(fresh) if lately is None else lately.message() for lately in found]
 
-    def _read(self, places: Sequence[Place]) -> list[Message]:
+    def _read(self, places: Sequence[Place], kept: Mapping[str, dict[int, Shown]]) -> list[Message]:
         messages = []
         for place, line in zip(places, self.lines(places), strict=True):
             messages.append(line.message())
-            self._recent.keep(self.index.channels[place.channel], place.row, messages[-1], line.data)
+            self._recent.keep(kept[place.channel], place.row, messages[-1], line.data)
         return messages
 
     def lines(self, places: Sequence[Place]) -> list[Line]:

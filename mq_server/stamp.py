@@ -51,7 +51,7 @@ class Fingerprint(NamedTuple):
         return cls.of(stat)
 
 
-def looks_like(path: Path, seen: Fingerprint | None) -> bool:
+def looks_like(path: str, seen: Fingerprint | None) -> bool:
     """Whether the file of this name has that fingerprint; None is that of no file.
 
     Raises:

@@ -39,10 +39,13 @@ _MONTH = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])")
 
 
 class Listed(NamedTuple):
-    """What files a production has: the channels that have any, those that have receipts, and what is not read."""
+    """What files a production has: the channels that have any, those that have receipts, the months of the archive, and
+    what is not read.
+    """
 
     channels: frozenset[str]
     receipts: frozenset[str]
+    months: list[str]
     stray: tuple[Problem, ...]
 
 
@@ -65,7 +68,7 @@ class Store:
         self._journals: dict[str, Journal] = {}
         self._listings: dict[str, Listing] = {}
         self._listed_from: list[frozenset[str]] = []
-        self._listed = Listed(frozenset(), frozenset(), ())
+        self._listed = Listed(frozenset(), frozenset(), [], ())
         self._writer = Writer(self._begin_writing, self._creating_lock(), self.journal, self._ring)
 
     # --- files ----------------------------------------------------------------------------------------------------
@@ -204,7 +207,8 @@ class Store:
             found = [self.channels(), self.receipt_channels(), self.archived_channels()]
             channels = frozenset(name for names, _ in found for name in names)
             stray = tuple(problem for _, problems in found for problem in problems)
-            self._listed_from, self._listed = listed_from, Listed(channels, frozenset(found[1][0]), stray)
+            self._listed = Listed(channels, frozenset(found[1][0]), self.months(), stray)
+            self._listed_from = listed_from
         return self._listed
 
     def _names_in(self, folder: str) -> frozenset[str]:

@@ -33,7 +33,9 @@ class Stretch:
     def __init__(self, index: ChannelIndex, since_us: int | None, until_us: int | None) -> None:
         self.index = index
         self._order = index.by_time()
-        self.start, self.stop = 0, len(self._order)
+        self._times_us = index.times_us
+        self._in_file_order = isinstance(self._order, range)
+        self.start, self.stop = 0, len(self._times_us)
         if since_us is not None:
             self.start = self._bisect(bisect_left, since_us)
         if until_us is not None:
@@ -41,7 +43,11 @@ class Stretch:
 
     def time_us(self, position: int) -> int:
         """The timestamp at a position, or of the last row in that direction."""
-        return self.index.times_us[self._order[min(max(position, self.start), self.stop - 1)]]
+        if position < self.start:
+            position = self.start
+        elif position >= self.stop:
+            position = self.stop - 1
+        return self._times_us[position if self._in_file_order else self._order[position]]
 
     def take_from(self, time_us: int) -> Sequence[int]:
         """The rows from that timestamp on, which are then no longer left."""
@@ -54,9 +60,9 @@ class Stretch:
         return self._order[start : self.start]
 
     def _bisect(self, bisect: Callable[..., int], time_us: int) -> int:
-        if isinstance(self._order, range):
-            return bisect(self.index.times_us, time_us, self.start, self.stop)
-        return bisect(self._order, time_us, self.start, self.stop, key=self.index.times_us.__getitem__)
+        if self._in_file_order:
+            return bisect(self._times_us, time_us, self.start, self.stop)
+        return bisect(self._order, time_us, self.start, self.stop, key=self._times_us.__getitem__)
 
 
 def windows(stretches: list[Stretch], wants: Wants, *, newest_first: bool) -> Iterator[list[Keyed]]:
