@@ -42,7 +42,7 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import NamedTuple
 
-from mq_server.blocks import BOM, Block, count_line_feeds, opened, patiently, read_at, read_blocks, sync_folder
+from mq_server.blocks import BOM, READ, Block, count_line_feeds, opened, patiently, read_at, read_blocks, sync_folder
 from mq_server.errors import FileVanished, MailError, WriteFailed
 from mq_server.locks import FileLock
 from mq_server.message import Unreadable, parse_fields
@@ -422,7 +422,8 @@ class AppendLog:
             FileNotFoundError: There is no such file now.
         """
         found: list[bytes] = []
-        with opened(self.path) as handle:
+        handle = os.open(self._path_text, READ)
+        try:
             first = 0
             while first < len(spans):
                 last = first
@@ -432,6 +433,8 @@ class AppendLog:
                 data = read_at(handle, start, sum(spans[last]) - start)
                 found += [data[offset - start : offset - start + length] for offset, length in spans[first : last + 1]]
                 first = last + 1
+        finally:
+            os.close(handle)
         return found
 
 

@@ -162,7 +162,7 @@ class Index:
                 if shown is not None:
                     yield shown
                 last_high, last_low = high, low
-                shown = None if superseded and high << 64 | low in superseded else Place(name, row)
+                shown = None if superseded and (high << 64 | low) in superseded else Place(name, row)
         if shown is not None:
             yield shown
 
@@ -240,7 +240,8 @@ class Index:
         replies: dict[int, Place] = {}
         for version in amendments.versions(identity):
             for name, channel in self.channels.items():
-                for row in channel.replies.get(version, ()):
+                rows = channel.replies.get(version)
+                for row in rows or ():
                     reply = channel.identity(row)
                     # A correction that answers what it corrects is the message itself, not a reply to it.
                     if amendments.original(reply) == reply and (reply not in replies or name < replies[reply].channel):
@@ -295,7 +296,8 @@ class Amendments:
 
     def versions(self, original: int) -> Iterable[int]:
         """An original and all its corrections."""
-        return {original, *self._versions.get(original, ())}
+        versions = self._versions.get(original)
+        return (original,) if versions is None else {original, *versions}
 
 
 _NO_AMENDMENTS = Amendments({}, lambda _: (0, 0))

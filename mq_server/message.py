@@ -73,14 +73,6 @@ class Message(NamedTuple):
         """The timestamp in microseconds since 1970."""
         return parse_time(self.timestamp)
 
-    def read_again(self, line: bytes) -> Message:
-        """The same message with a payload of its own.
-
-        Args:
-            line: What it was parsed from.
-        """
-        return tuple.__new__(Message, (*self[:_PAYLOAD], orjson.loads(line)["payload"], *self[_PAYLOAD + 1 :]))
-
     def stored(self) -> dict[str, Any]:
         """The keys and values of its line, in order."""
         fields: dict[str, Any] = {}
@@ -121,7 +113,6 @@ class Message(NamedTuple):
         return model.model_validate(self.payload)
 
 
-_PAYLOAD = Message._fields.index("payload")
 _OPTIONAL_STRINGS = ("scene", "reply_to", "expires_at", "dedup_key", "replaces")
 STORED_KEYS = (
     "id",

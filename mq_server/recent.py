@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
+
+import orjson
 
 from mq_server.columns import ChannelIndex
 from mq_server.message import Message
 
 _LIMIT_BYTES = 4 * 1024 * 1024
 _LINE_LIMIT_BYTES = 64 * 1024
-_MESSAGE_BYTES = 2000  # about what a decoded message takes, with its payload
+_MESSAGE_BYTES = 1000  # about what is kept of a message beside its line
+_PAYLOAD = Message._fields.index("payload")
 
 
 class Shown(NamedTuple):
-    """A message and its line."""
+    """A message that was read once: its values before and after the payload, and its line."""
 
-    once: Message
+    before: tuple[Any, ...]
+    after: tuple[Any, ...]
     line: bytes
 
     def message(self) -> Message:
         """The message, with a payload that nobody else has."""
-        return self.once.read_again(self.line)
+        return tuple.__new__(Message, (*self.before, orjson.loads(self.line)["payload"], *self.after))
 
 
 class _Rows(NamedTuple):
@@ -63,4 +67,4 @@ class Recent:
             self._rows.clear()
             self._size_bytes = 0
         self._size_bytes += len(line) + _MESSAGE_BYTES
-        shown[row] = Shown(message, line)
+        shown[row] = Shown(message[:_PAYLOAD], message[_PAYLOAD + 1 :], line)

@@ -13,7 +13,7 @@ from itertools import repeat
 
 from mq_server.columns import ChannelIndex
 
-_FIRST_ROWS = 128
+_FIRST_ROWS = 104  # a usual page, and the next row
 _MOST_ROWS = 8192
 Keyed = tuple[int, int, int, str, int]
 """A row in the common order: its timestamp, the two halves of its id, its place."""
