@@ -64,7 +64,8 @@ class Recent:
             return
         if self._size_bytes > _LIMIT_BYTES:
             # To fill it again takes one read; to know what was used last would take more, each time.
-            self._rows.clear()
+            for rows in self._rows.values():
+                rows.shown.clear()
             self._size_bytes = 0
         self._size_bytes += len(line) + _MESSAGE_BYTES
         shown[row] = Shown(message[:_PAYLOAD], message[_PAYLOAD + 1 :], line)

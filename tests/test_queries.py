@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mq_server import searching
 from mq_server.answers import Activity, Hits, Page
 from mq_server.errors import InvalidRequest, UnknownChannel, UnknownReference
 from mq_server.mailroom import Mailroom
 from mq_server.message import Message
 from mq_server.names import format_time
+from mq_server.search import Query
 from tests.support import (
     START_US,
     append,
@@ -361,6 +363,53 @@ def test_a_search_during_which_a_file_is_rewritten_finds_what_stands(
         assert all(hit.snippet == f"new {NUMBER[hit.message.id]}" for hit in hits.hits)
 
     ask(tmp_path, work)
+
+
+WORDS = st.sampled_from(
+    ["gull", "Gull", "SEA wall", "Straße", "K", "\u212a", "a/b", 'say "so"', "köbi", "x\\\\y", "ssa"]
+)
+FOUND = st.lists(st.tuples(st.integers(0, 30), st.sampled_from("abc"), st.lists(WORDS, max_size=3)), max_size=40)
+
+
+@given(FOUND, WORDS, st.integers(1, 9), st.integers(1, 3000), st.integers(1, 7))
+@examples(60)
+def test_a_search_finds_what_looking_at_every_message_finds(
+    tmp_path_factory: pytest.TempPathFactory,
+    messages: list[tuple[int, str, list[str]]],
+    query: str,
+    rows: int,
+    block_bytes: int,
+    limit: int,
+) -> None:
+    root = tmp_path_factory.mktemp("room")
+    boxes: dict[str, list[bytes]] = {}
+    for number, (moment, channel, words) in enumerate(messages):
+        time = format_time(START_US + moment * 1000)
+        boxes.setdefault(channel, []).append(
+            line(0, id=known_id(number), timestamp=time, channel=channel, sender="ab"[number % 2], text=" ".join(words))
+        )
+    production(root, **boxes)
+
+    async def work(room: Mailroom) -> None:
+        wanted = Query.parse(query)
+        all_messages = (await room.activity(limit=1000)).messages[::-1]
+        for sender in (None, "a"):
+            expected = [each.id for each in all_messages if wanted.matches(each) and sender in (None, each.sender)]
+            found: list[str] = []
+            until = None
+            while True:
+                hits = await room.search(query, sender=sender, limit=limit, until=until)
+                found += [hit.message.id for hit in hits.hits]
+                until = hits.next
+                if until is None:
+                    break
+            assert found == expected
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(searching, "_FIRST_ROWS", rows)
+        patch.setattr(searching, "_BLOCK_BYTES", block_bytes)
+        patch.setattr(searching, "_GAP_BYTES", block_bytes // 3)
+        ask(root, work)
 
 
 # --- the directory ---------------------------------------------------------------------------------------------------
