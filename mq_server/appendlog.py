@@ -50,12 +50,12 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import NamedTuple
 
-from mq_server.blocks import BOM, Block, count_line_feeds, opened, patiently, read_at, read_blocks, sync_folder
+from mq_server.blocks import BOM, READ, Block, count_line_feeds, opened, patiently, read_at, read_blocks, sync_folder
 from mq_server.errors import FileVanished, MailError, WriteFailed
 from mq_server.locks import FileLock
 from mq_server.message import Unreadable, parse_fields
 from mq_server.names import parse_time
-from mq_server.stamp import Fingerprint, Stamp, StampFile, new_generation, set_mtime
+from mq_server.stamp import Fingerprint, Stamp, StampFile, looks_like, new_generation, set_mtime
 
 UNSTAMPED = -1
 QUIET_S = 0.05
@@ -118,7 +118,7 @@ class View:
     checksum: int = 0
 
 
-_ABSENT = View(settled=True)
+ABSENT = View(settled=True)
 
 
 class Look(Enum):
@@ -166,8 +166,8 @@ class AppendLog:
 
     def __init__(self, path: Path, lock_path: Path, stamp_path: Path, begin: Callable[[], None] = lambda: None) -> None:
         self.path = path
-        self.lock = FileLock(lock_path, self._begin)
         self._name = os.fspath(path)
+        self.lock = FileLock(lock_path, self._begin)
         self._stamp = StampFile(stamp_path)
         self._begin_writing = begin
 
@@ -354,6 +354,14 @@ class AppendLog:
 
     # --- reading --------------------------------------------------------------------------------------------------
 
+    def is_as_seen(self, view: View) -> bool:
+        """Whether the file still looks as in `view`, and no change since could look the same.
+
+        Raises:
+            OSError: It cannot be looked at.
+        """
+        return view.settled and looks_like(self._name, view.fingerprint)
+
     def glance(self, view: View) -> Change | Look:
         """What happened to the file since `view`, as far as one `stat` and the stamp tell.
 
@@ -364,7 +372,7 @@ class AppendLog:
         if current == view.fingerprint and view.settled:
             return Look.SAME
         if current is None:
-            return Change(self, _ABSENT, True, 0, 1)
+            return Change(self, ABSENT, True, 0, 1)
         return self._stamped(view, current) or Look.UNCLEAR
 
     def examine(self, view: View) -> Change:
@@ -396,7 +404,7 @@ class AppendLog:
     def _changed(self, view: View, current: Fingerprint | None, *, adopt: bool) -> Change:
         """The file anew. If it is quiet and may be adopted, it gets a stamp, so that this happens once."""
         if current is None:
-            return Change(self, _ABSENT, True, 0, 1)
+            return Change(self, ABSENT, True, 0, 1)
         now = time.monotonic()
         looks_same = current == view.fingerprint and view.seen_at > 0
         seen_at = view.seen_at if looks_same else now
@@ -448,7 +456,8 @@ class AppendLog:
             FileNotFoundError: There is no such file now.
         """
         found: list[bytes] = []
-        with opened(self.path) as handle:
+        handle = os.open(self._name, READ)
+        try:
             first = 0
             while first < len(spans):
                 last = first
@@ -458,6 +467,8 @@ class AppendLog:
                 data = read_at(handle, start, sum(spans[last]) - start)
                 found += [data[offset - start : offset - start + length] for offset, length in spans[first : last + 1]]
                 first = last + 1
+        finally:
+            os.close(handle)
         return found
 
 

@@ -16,7 +16,7 @@ BOM = b"\xef\xbb\xbf"
 _PAUSE_S = 0.005
 _BLOCK_BYTES = 4 * 1024 * 1024
 IN_USE_S = 1.0 if os.name == "nt" else 0.0
-_READ = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0)
+READ = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0)
 
 
 class Block(NamedTuple):
@@ -58,7 +58,7 @@ def patiently(action: Callable[[], T]) -> T:
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[int]:
     """A handle for reading that is closed at the end of the context."""
-    handle = os.open(path, _READ)
+    handle = os.open(path, READ)
     try:
         yield handle
     finally:

@@ -338,6 +338,11 @@ class ChannelIndex:
                 order[start:stop] = sorted(order[start:stop], key=self.identity)
         return order
 
+    def newest_us(self) -> int:
+        """The newest timestamp; 0 when there is none."""
+        order = self.by_time()
+        return self.times_us[order[-1]] if order else 0
+
     def rows_from(self, time_us: int) -> Sequence[int]:
         """The rows from that timestamp on, in file order."""
         if self._in_time_order:
@@ -356,12 +361,16 @@ class ChannelIndex:
 
     def sum_before(self, key: tuple[int, int]) -> int:
         """The sum of ids (as in `id_sums`) of the rows that come before `key` in (timestamp, id) order."""
-        order = self.by_time()
         # By time first, which takes no tuple for each probe; few messages share a microsecond.
+        if self._in_time_order:
+            stop = bisect_left(self.times_us, key[0])
+            while stop < len(self.times_us) and self.key(stop) < key:
+                stop += 1
+            return self.id_sums[stop]
+        order = self.by_time()
         first = bisect_left(order, key[0], key=self.times_us.__getitem__)
         last = bisect_right(order, key[0], first, key=self.times_us.__getitem__)
-        stop = bisect_left(order, key, first, last, key=self.key)
-        return (self.id_sums if isinstance(order, range) else self._time_sums)[stop]
+        return self._time_sums[bisect_left(order, key, first, last, key=self.key)]
 
     def at_line(self, number: int) -> int | None:
         """The row whose message, or a duplicate of it, stands on this line of the mailbox."""

@@ -14,14 +14,13 @@ Definitions
 
 from __future__ import annotations
 
-import heapq
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from mq_server.columns import ChannelIndex, Names, Place
 from mq_server.errors import AmbiguousReference, UnknownReference
-from mq_server.names import Reference, id_text
+from mq_server.names import ID_LENGTH, Reference, id_number, id_text
+from mq_server.timeline import Stretch, Wants, windows
 
 
 class Filter(NamedTuple):
@@ -48,7 +47,7 @@ class Index:
     def __init__(self) -> None:
         self.names = Names()
         self.channels: dict[str, ChannelIndex] = {}
-        self._amendments = Amendments({}, self._key)
+        self._amendments = _NO_AMENDMENTS
         self._amendments_of: list[tuple[ChannelIndex, int, int]] = []
         self._superseded_in: dict[str, tuple[tuple[ChannelIndex, int, int], set[int]]] = {}
 
@@ -78,6 +77,11 @@ class Index:
         if reference is None:
             raise UnknownReference(text)
         suffix, channel, line = reference
+        if len(suffix) == ID_LENGTH and not channel:
+            place = self.find(id_number(suffix))
+            if place is None:
+                raise UnknownReference(text)
+            return place
         if channel and channel not in self.channels:
             raise UnknownReference(text, f"There is no channel {channel!r}")
         if channel:
@@ -106,6 +110,8 @@ class Index:
 
     def amendments(self) -> Amendments:
         """Which messages correct which, as things stand."""
+        if not any(channel.replaces for channel in self.channels.values()):
+            return _NO_AMENDMENTS
         state = [(channel, len(channel), channel.rewritten) for channel in self.channels.values()]
         if state != self._amendments_of:
             corrections: dict[int, set[int]] = {}
@@ -141,32 +147,37 @@ class Index:
     def timeline(self, wanted: Filter, *, newest_first: bool = False) -> Iterator[Place]:
         """The rows of all channels that a filter wants, by (timestamp, id), each message once, superseded ones out."""
         superseded = self.amendments().superseded
-        streams = [
-            _keyed_rows(self.channels[name], wanted, newest_first)
-            for name in sorted(self.channels)
+        stretches = [
+            Stretch(channel, wanted.since_us, wanted.until_us)
+            for name, channel in self.channels.items()
             if wanted.channels is None or wanted.channels(name)
         ]
-        merged = heapq.merge(*streams, key=lambda item: item[0], reverse=newest_first)
-        last: int | None = None
-        group: list[Place] = []
-        for (_, identity), place in merged:
-            if identity != last and group:
-                yield min(group)
-                group = []
-            last = identity
-            if identity not in superseded and self.fits(place, wanted):
-                group.append(place)
-        if group:
-            yield min(group)
+        last_high = last_low = -1
+        shown: Place | None = None
+        for window in windows(stretches, self.fitting(wanted), newest_first=newest_first):
+            for _, high, low, name, row in window:
+                if low == last_low and high == last_high:
+                    shown = shown and min(shown, Place(name, row))
+                    continue
+                if shown is not None:
+                    yield shown
+                last_high, last_low = high, low
+                shown = None if superseded and (high << 64 | low) in superseded else Place(name, row)
+        if shown is not None:
+            yield shown
 
-    def fits(self, place: Place, wanted: Filter) -> bool:
-        """Whether a row has the sender, type and scene that a filter wants."""
-        channel, row, names = self.channels[place.channel], place.row, self.names
-        return (
-            (wanted.sender is None or channel.senders[row] == names.known(wanted.sender))
-            and (wanted.msg_type is None or channel.types[row] == names.known(wanted.msg_type))
-            and (wanted.scene is None or channel.scenes[row] == names.known(wanted.scene))
-        )
+    def fitting(self, wanted: Filter) -> Wants:
+        """Picks the rows that have the sender, type and scene that a filter wants."""
+        known = self.names.known
+        sender, msg_type, scene = (text and known(text) for text in (wanted.sender, wanted.msg_type, wanted.scene))
+
+        def fits(channel: ChannelIndex, rows: Sequence[int]) -> Sequence[int]:
+            for column, number in ((channel.senders, sender), (channel.types, msg_type), (channel.scenes, scene)):
+                if number is not None:
+                    rows = [row for row in rows if column[row] == number]
+            return rows
+
+        return fits
 
     # --- threads --------------------------------------------------------------------------------------------------
 
@@ -176,17 +187,19 @@ class Index:
         start = amendments.original(self.channels[place.channel].identity(place.row))
         nodes: list[ThreadNode] = []
         seen: set[int] = set()
-        waiting = [(self.root(start, amendments), 0)]
+        root = self.root(start, amendments)
+        waiting = [(root, self.find(root), 0)]
         while waiting:
-            identity, depth = waiting.pop()
+            identity, found, depth = waiting.pop()
             if identity in seen:
                 continue
             seen.add(identity)
-            shown = self.find(amendments.newest(identity))
+            newest = amendments.newest(identity)
+            shown = found if newest == identity else self.find(newest)
             if shown is not None:
                 nodes.append(ThreadNode(shown, depth))
-            replies = self._replies(identity, amendments)
-            waiting += [(reply, depth + 1) for reply in sorted(replies, key=self._key, reverse=True)]
+            replies = [(self._key_at(at), reply, at) for reply, at in self._replies(identity, amendments).items()]
+            waiting += [(reply, at, depth + 1) for _, reply, at in sorted(replies, reverse=True)]
         return nodes
 
     def root(self, identity: int, amendments: Amendments) -> int:
@@ -215,26 +228,32 @@ class Index:
         amendments = self.amendments()
         original = amendments.original(identity)
         own = self._sender(original)
-        return any(self._sender(reply) != own for reply in self._replies(original, amendments))
+        replies = self._replies(original, amendments)
+        return any(self.channels[at.channel].sender(at.row) != own for at in replies.values())
 
     def _sender(self, identity: int) -> str:
         place = self.find(identity)
         return "" if place is None else self.channels[place.channel].sender(place.row)
 
-    def _replies(self, identity: int, amendments: Amendments) -> set[int]:
-        replies = set()
+    def _replies(self, identity: int, amendments: Amendments) -> dict[int, Place]:
+        """Who answers a message, in whichever version; by their ids, where they stand."""
+        replies: dict[int, Place] = {}
         for version in amendments.versions(identity):
-            for channel in self.channels.values():
-                for row in channel.replies.get(version, ()):
+            for name, channel in self.channels.items():
+                rows = channel.replies.get(version)
+                for row in rows or ():
                     reply = channel.identity(row)
                     # A correction that answers what it corrects is the message itself, not a reply to it.
-                    if amendments.original(reply) == reply:
-                        replies.add(reply)
+                    if amendments.original(reply) == reply and (reply not in replies or name < replies[reply].channel):
+                        replies[reply] = Place(name, row)
         return replies
 
     def _key(self, identity: int) -> tuple[int, int]:
         place = self.find(identity)
-        return (0, identity) if place is None else self.channels[place.channel].key(place.row)
+        return (0, identity) if place is None else self._key_at(place)
+
+    def _key_at(self, place: Place) -> tuple[int, int]:
+        return self.channels[place.channel].key(place.row)
 
 
 class Amendments:
@@ -256,6 +275,8 @@ class Amendments:
 
     def original(self, identity: int) -> int:
         """What a version goes back to; a message that corrects nothing is its own original."""
+        if identity not in self.corrects:
+            return identity
         path: dict[int, None] = {}
         start = identity
         while identity in self.corrects and identity not in self._originals:
@@ -275,18 +296,11 @@ class Amendments:
 
     def versions(self, original: int) -> Iterable[int]:
         """An original and all its corrections."""
-        return {original, *self._versions.get(original, ())}
+        versions = self._versions.get(original)
+        return (original,) if versions is None else {original, *versions}
 
 
-def _keyed_rows(channel: ChannelIndex, wanted: Filter, newest_first: bool) -> Iterator[tuple[tuple[int, int], Place]]:
-    order = channel.by_time()
-    times = channel.times_us
-    start = 0 if wanted.since_us is None else bisect_left(order, wanted.since_us, key=times.__getitem__)
-    stop = len(order) if wanted.until_us is None else bisect_left(order, wanted.until_us, key=times.__getitem__)
-    rows = range(stop - 1, start - 1, -1) if newest_first else range(start, stop)
-    for position in rows:
-        row = order[position]
-        yield channel.key(row), Place(channel.channel, row)
+_NO_AMENDMENTS = Amendments({}, lambda _: (0, 0))
 
 
 def _id_ends(channel: ChannelIndex, row: int, suffix: str) -> bool:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Generic, Protocol, TypeVar
 
-from mq_server.appendlog import AppendLog, Change, Look, View
+from mq_server.appendlog import ABSENT, AppendLog, Change, Look, View
 from mq_server.blocks import IN_USE_S
 from mq_server.columns import ChannelIndex, Names
 from mq_server.errors import Problem
@@ -24,7 +24,6 @@ from mq_server.store import ARCHIVE, SUFFIX, Store
 _INLINE_BYTES = 256 * 1024
 _ATTEMPTS = 20
 _RETRY_S = 1.0
-_NO_FILE = View(settled=True)
 
 
 class Reading(Protocol):
@@ -62,6 +61,13 @@ class Tracked(Generic[R]):
     def exists(self) -> bool:
         """Whether there was a file when it was last read."""
         return self.view.fingerprint is not None
+
+    def is_current(self) -> bool:
+        """Whether there is nothing to take in."""
+        try:
+            return self.source.is_as_seen(self.view)
+        except OSError:
+            return False
 
     async def refresh(self) -> bool:
         """Take in what changed; whether anything did."""
@@ -141,6 +147,22 @@ class Mailbox(Tracked[ChannelIndex]):
         """Whether there was any file of the channel when it was last read."""
         return super().exists or bool(self._archive)
 
+    def has_kept_up(self, months: Iterable[str]) -> bool:
+        """Whether there is nothing to take in, neither from the mailbox nor from the archive.
+
+        Args:
+            months: As in `keep_up`.
+        """
+        if self._retry_at or not self.is_current():
+            return False
+        try:
+            return all(
+                self._store.archive(month, self._channel).is_as_seen(self._archive.get(month, ABSENT))
+                for month in {*months, *self._archive}
+            )
+        except OSError:
+            return False
+
     async def keep_up(self, months: Iterable[str]) -> bool:
         """Take in what changed; whether anything did.
 
@@ -154,7 +176,7 @@ class Mailbox(Tracked[ChannelIndex]):
     async def _archive_changed(self, months: Iterable[str]) -> bool:
         """Whether the archive is no longer what was taken in."""
         for month in {*months, *self._archive}:
-            log, seen = self._store.archive(month, self._channel), self._archive.get(month, _NO_FILE)
+            log, seen = self._store.archive(month, self._channel), self._archive.get(month, ABSENT)
             if month in self._retry_at:
                 if time.monotonic() >= self._retry_at[month]:
                     return True

@@ -5,7 +5,8 @@
         page = await room.wait("narrator", timeout_s=25)
 
 Every answer reflects the files as they are: before it answers, a query looks whether they changed. Messages are read
-from the files when they are shown; in memory stand only columns. One Mailroom belongs to one event loop.
+from the files when they are shown; in memory stand only columns, and what was shown last. One Mailroom belongs to one
+event loop.
 
 Every `mq` command imports all of its parts. So what only some calls need, or takes long to import, is imported within
 these; a test says what may not be among the modules of the usual commands.

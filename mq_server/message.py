@@ -133,6 +133,7 @@ STORED_KEYS = (
 )
 """The known keys of a line in their order; `payload` follows after any unknown ones."""
 _OPTIONAL_KEYS = STORED_KEYS[STORED_KEYS.index("scene") :]
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 _KNOWN_KEYS = frozenset((*STORED_KEYS, "payload"))
 
 
@@ -170,12 +171,32 @@ def parse_line(line: bytes, channel: str, number: int, *, amended: bool = False)
         Unreadable: It is no message.
     """
     fields = parse_fields(line)
-    fields["channel"] = channel
-    for key in ("to", "drafts"):
-        if fields.get(key) is not None:
-            fields[key] = tuple(fields[key])
-    extra = {key: fields.pop(key) for key in [key for key in fields if key not in _KNOWN_KEYS]}
-    return Message(**fields, extra=extra, line=number, amended=amended)
+    get, to, drafts = fields.get, fields.get("to"), fields.get("drafts")
+    # Past the names of its arguments, which take longer to match than the line takes to decode.
+    return tuple.__new__(
+        Message,
+        (
+            fields["id"],
+            fields["timestamp"],
+            channel,
+            fields["sender"],
+            fields["msg_type"],
+            fields["payload"],
+            get("scene"),
+            get("reply_to"),
+            to if to is None else tuple(to),
+            get("urgent"),
+            get("expires_at"),
+            get("dedup_key"),
+            get("replaces"),
+            drafts if drafts is None else tuple(drafts),
+            _NOTHING
+            if fields.keys() <= _KNOWN_KEYS
+            else {key: fields[key] for key in fields if key not in _KNOWN_KEYS},
+            number,
+            amended,
+        ),
+    )
 
 
 def fault_in(fields: object, line: bytes) -> str:

@@ -2,42 +2,37 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable, Sequence
-from itertools import dropwhile, islice, takewhile
+from collections.abc import Callable, Iterable, Sequence
+from itertools import dropwhile, islice
 
 from mq_server.answers import (
     Activity,
     ChannelState,
     Directory,
-    Hit,
-    Hits,
     Page,
     ThreadPage,
     abbreviated,
     fitting,
 )
 from mq_server.columns import Place
-from mq_server.errors import InvalidRequest, Stale, Unsteady
+from mq_server.errors import InvalidRequest
 from mq_server.index import Filter
 from mq_server.message import Message
 from mq_server.names import check_name, id_number, id_text
 from mq_server.outcomes import Holding
 from mq_server.paging import make_token, open_token, resume
 from mq_server.room import channel_matcher, checked_limit
-from mq_server.search import Query
-from mq_server.shelf import Line
-from mq_server.tracking import Tracking
+from mq_server.searching import Searching
 
-_SEARCH_BATCH = 1000
-_SEARCH_ATTEMPTS = 20
 _LAST_POSTS = 5
 _QUESTION = "query"
 _QUESTIONS = 10
 
 
-class Queries(Tracking):
+class Queries(Searching):
     """The part of the façade that looks things up."""
+
+    _last_token: tuple[object, str] | None = None
 
     async def message(self, reference: str) -> Message:
         """One message by any of its names, in its newest version.
@@ -198,7 +193,9 @@ class Queries(Tracking):
             timeline = self._index.timeline(wanted, newest_first=since is None)
             if stop is not None:
                 timeline = (place for place in timeline if self._key_of(place) < stop)
-            places = list(islice((place for place in timeline if self._key_of(place) >= after), limit + 1))
+            if since is not None:
+                timeline = dropwhile(lambda place: self._key_of(place) < after, timeline)
+            places = list(islice(timeline, limit + 1))
             messages = self._shelf.load(places[:limit])
             count = fitting(messages, abbreviated, limit_bytes)
             shown = messages[:count]
@@ -207,7 +204,7 @@ class Queries(Tracking):
             place = (shown[-1].time_us, id_number(shown[-1].id) + 1) if shown else after
             return Activity(
                 messages=tuple(shown),
-                next=make_token("time", place, sum_before),
+                next=self._token(place, channel, sum_before),
                 more=len(places) > count,
                 problems=self._shelf.problems(),
                 merged=merged,
@@ -215,73 +212,17 @@ class Queries(Tracking):
 
         return await self._shelf.consistent(None, answer)
 
-    async def search(
+    def _token(
         self,
-        query: str,
-        *,
-        channel: str | None = None,
-        sender: str | None = None,
-        msg_type: str | None = None,
-        scene: str | None = None,
-        since: str | None = None,
-        until: str | None = None,
-        limit: int = 20,
-        limit_bytes: int | None = None,
-    ) -> Hits:
-        """Messages whose payload contains every word of the query, whatever its case; newest first.
-
-        Args:
-            query: Words, or phrases in double quotes.
-            channel: A name or a glob.
-            sender: Only from this sender.
-            msg_type: Only this type.
-            scene: Only of this scene.
-            since: A message or a time: not before it.
-            until: A message or a time: only before it. A page's `next` goes here.
-            limit: At most so many.
-            limit_bytes: At most so many bytes of JSON, but always one hit.
-
-        Raises:
-            UnknownReference, InvalidRequest: Wrong arguments.
-        """
-        checked_limit(limit)
-        wanted_text = Query.parse(query)
-        wants = channel_matcher(channel)
-        wanted = Filter(sender=sender, msg_type=msg_type, scene=scene)
-        before: tuple[int, int] | None = None
-
-        def batch() -> tuple[list[Line], tuple[int, int] | None]:
-            """The next lines to look at, and the last place passed, if there was any."""
-            start = self._moment(since) if since else (0, 0)
-            stop = before or (self._moment(until) if until else None)
-            spanned = Filter(wants, since_us=start[0], until_us=stop and stop[0] + 1)
-            timeline = self._index.timeline(spanned, newest_first=True)
-            if stop:
-                timeline = dropwhile(lambda place: self._key_of(place) >= stop, timeline)
-            if since:
-                timeline = takewhile(lambda place: self._key_of(place) >= start, timeline)
-            places = list(islice(timeline, _SEARCH_BATCH))
-            lines = self._shelf.lines([place for place in places if self._index.fits(place, wanted)])
-            return lines, self._key_of(places[-1]) if places else None
-
-        found: list[Hit] = []
-        attempts = 0
-        while len(found) <= limit:
-            lines, last = await self._shelf.consistent(None, batch)
-            if last is None:
-                break
-            try:
-                found += await asyncio.to_thread(_hits, lines, wanted_text, limit + 1 - len(found))
-            except Stale as stale:
-                self._shelf.distrust(stale.channel)
-                attempts += 1
-                if attempts == _SEARCH_ATTEMPTS:
-                    raise Unsteady(self.root) from stale
-                continue
-            before = last
-        count = min(limit, fitting(found, Hit.as_json, limit_bytes))
-        older = found[count - 1].message.id if len(found) > count else None
-        return Hits(hits=tuple(found[:count]), next=older, problems=self._shelf.problems())
+        place: tuple[int, int],
+        channel: str | Sequence[str] | None,
+        sum_before: Callable[[tuple[int, int]], int],
+    ) -> str:
+        """The token for a place in the order across some channels; kept, since most ask for what is newest."""
+        asked = self._shelf.version, place, channel if isinstance(channel, str) else channel and tuple(channel)
+        if self._last_token is None or self._last_token[0] != asked:
+            self._last_token = asked, make_token("time", place, sum_before)
+        return self._last_token[1]
 
     async def directory(self, reader: str | None = None) -> Directory:
         """The channels with what is in them, and what concerns the asker.
@@ -335,12 +276,3 @@ class Queries(Tracking):
             waiting=self._store.presence.count(name),
             last=self._shelf.load([Place(name, len(index) - 1)])[0] if index is not None and filled else None,
         )
-
-
-def _hits(lines: list[Line], query: Query, limit: int) -> list[Hit]:
-    may_match = query.sieve()
-    for line in lines:
-        line.check()  # those that are sieved out are not decoded
-    messages = (line.message() for line in lines if may_match(line.data))
-    matching = (message for message in messages if query.matches(message))
-    return [Hit(message=message, snippet=query.snippet(message)) for message in islice(matching, limit)]

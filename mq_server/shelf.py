@@ -11,13 +11,13 @@ import asyncio
 import logging
 import time
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from itertools import accumulate
 from typing import Any, NamedTuple, TypeVar
 
-from mq_server.appendlog import AppendLog
+from mq_server.appendlog import ABSENT, AppendLog
 from mq_server.bells import EVERYTHING
 from mq_server.blocks import IN_USE_S
 from mq_server.columns import ChannelIndex, Place
@@ -27,7 +27,8 @@ from mq_server.index import Index
 from mq_server.keeping import Mailbox, Tracked
 from mq_server.message import Message, Unreadable, parse_line
 from mq_server.names import format_time, id_number, id_text
-from mq_server.store import RECEIPTS, SUFFIX, Store, channel_of
+from mq_server.recent import Recent, Shown
+from mq_server.store import RECEIPTS, SUFFIX, Listed, Store, channel_of
 from mq_server.watch import Feed, Subscription, Watcher
 from mq_server.writer import MAX_AHEAD_US
 
@@ -71,6 +72,14 @@ class Line(NamedTuple):
         return message
 
 
+class _Standing(NamedTuple):
+    """What is wrong in some files whatever the clock says, as of a version; and the newest timestamp in them."""
+
+    version: int
+    problems: list[Problem]
+    newest_us: int
+
+
 class Shelf:
     """What is known of a production's files.
 
@@ -85,7 +94,11 @@ class Shelf:
         self._mailboxes: dict[str, Mailbox] = {}
         self._receipts: dict[str, Tracked[ReceiptIndex]] = {}
         self._unread: dict[tuple[str, str], Unread] = {}
-        self._stray: list[Problem] = []
+        self._listed: Listed | None = None
+        self.version = 0
+        """Another one whenever something was taken in."""
+        self._all_standing: _Standing | None = None
+        self._recent = Recent()
         self._logged: set[Problem] = set()
         self.vanished: dict[str, tuple[Problem, ...]] = {}
         """What is missing from a log, by its name."""
@@ -116,16 +129,34 @@ class Shelf:
         Args:
             channels: Only these; by default every mailbox and receipts file there is.
         """
-        async with self._refreshing:
-            if channels is None:
-                mailboxes, stray = self._store.channels()
-                settled, stray_receipts = self._store.receipt_channels()
-                archived, stray_archives = self._store.archived_channels()
-                self._stray = stray + stray_receipts + stray_archives
-                channels = {*mailboxes, *settled, *archived, *self._mailboxes}
+        changed = self._changed(channels)
+        if changed:
+            async with self._refreshing:
+                months = self._store.months()
+                for name in changed:
+                    await self._refresh_channel(name, months)
+
+    def _changed(self, channels: Iterable[str] | None) -> list[str]:
+        """Those of the channels of which something has to be taken in; mostly none, which is seen without waiting."""
+        unlisted: frozenset[str] = frozenset()
+        if channels is None:
+            listed = self._store.listed()
+            if listed is not self._listed:
+                self._listed = listed
+                self.version += 1
+            channels = {*listed.channels, *self._mailboxes}
+            unlisted = frozenset(channels - listed.receipts)
+            months = listed.months
+        else:
             months = self._store.months()
-            for name in channels:
-                await self._refresh_channel(name, months)
+        return [name for name in channels if not self._has_kept_up(name, months, unlisted)]
+
+    def _has_kept_up(self, name: str, months: Sequence[str], unlisted: frozenset[str]) -> bool:
+        mailbox = self._mailboxes.get(name)
+        if mailbox is None or not mailbox.has_kept_up(months):
+            return False
+        receipts = self._receipts[name]
+        return (name in unlisted and receipts.view is ABSENT) or receipts.is_current()
 
     async def posted(self, channels: Iterable[str]) -> None:
         """Take in a post of this process where the channel has been read before, and wake who waits for the others."""
@@ -231,12 +262,14 @@ class Shelf:
             self._receipts[name] = Tracked(receipts, partial(_new_receipts, name, receipts))
         # Published one by one: a caller that is cancelled between two files must not take a wake-up with it.
         if await mailbox.keep_up(months):
+            self.version += 1
             if mailbox.exists:
                 self.index.channels[name] = mailbox.reading
             else:
                 self.index.channels.pop(name, None)
             self.feed.publish({name})
         if await self._receipts[name].refresh():
+            self.version += 1
             self.feed.publish({name})
 
     # --- what is read ---------------------------------------------------------------------------------------------
@@ -276,7 +309,18 @@ class Shelf:
             lengths = (self.index.channels[channel].lengths[row] for channel, row in places)
             within = bisect_right(list(accumulate(lengths)), limit_bytes)
             places = places[: max(1, within)]
-        return [line.message() for line in self.lines(places)]
+        kept = {name: self._recent.of(self.index.channels[name]) for name in {place.channel for place in places}}
+        found = [kept[channel].get(row) for channel, row in places]
+        missing = [place for place, lately in zip(places, found, strict=True) if lately is None]
+        fresh = iter(self._read(missing, kept)) if missing else iter(())
+        return [next(fresh) if lately is None else lately.message() for lately in found]
+
+    def _read(self, places: Sequence[Place], kept: Mapping[str, dict[int, Shown]]) -> list[Message]:
+        messages = []
+        for place, line in zip(places, self.lines(places), strict=True):
+            messages.append(line.message())
+            self._recent.keep(kept[place.channel], place.row, messages[-1], line.data)
+        return messages
 
     def lines(self, places: Sequence[Place]) -> list[Line]:
         """The lines at these places, read from the files but not decoded."""
@@ -302,9 +346,27 @@ class Shelf:
 
     def problems(self, channels: Iterable[str] | None = None) -> tuple[Problem, ...]:
         """What is wrong in the files of these channels, or in all, in order of path and line."""
-        names = set(self._mailboxes) if channels is None else set(channels) & set(self._mailboxes)
-        found = [] if channels is not None else list(self._stray)
+        names = self._mailboxes.keys() if channels is None else self._mailboxes.keys() & set(channels)
+        if channels is not None:
+            standing = self._standing(names)
+        else:
+            if self._all_standing is None or self._all_standing.version != self.version:
+                self._all_standing = self._standing(names)
+            standing = self._all_standing
+        found = list(standing.problems)
+        if channels is None and self._listed is not None:
+            found += self._listed.stray
         ahead_us = time.time_ns() // 1000 + MAX_AHEAD_US
+        if standing.newest_us > ahead_us:
+            found += [each for name in names for each in _ahead_of_clock(self._mailboxes[name].reading, ahead_us)]
+        for log_name, lost in self.vanished.items():
+            if channel_of(log_name) in names:
+                found += lost
+        return tuple(sorted(found))
+
+    def _standing(self, names: Iterable[str]) -> _Standing:
+        found: list[Problem] = []
+        newest_us = 0
         for name in names:
             mailbox, receipts = self._mailboxes[name], self._receipts[name]
             found += mailbox.reading.problems + mailbox.archive_problems + receipts.reading.problems
@@ -312,11 +374,8 @@ class Shelf:
                 found.append(Problem(f"{name}{SUFFIX}", 0, mailbox.fault))
             if receipts.fault:
                 found.append(Problem(f"{RECEIPTS}/{name}{SUFFIX}", 0, receipts.fault))
-            found += _ahead_of_clock(mailbox.reading, ahead_us)
-        found += [
-            problem for log_name, lost in self.vanished.items() for problem in lost if channel_of(log_name) in names
-        ]
-        return tuple(sorted(found))
+            newest_us = max(newest_us, mailbox.reading.newest_us())
+        return _Standing(self.version, found, newest_us)
 
     # --- waiting --------------------------------------------------------------------------------------------------
 

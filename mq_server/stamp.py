@@ -53,6 +53,20 @@ class Fingerprint(NamedTuple):
         return cls.of(stat)
 
 
+def looks_like(path: str, seen: Fingerprint | None) -> bool:
+    """Whether the file of this name has that fingerprint; None is that of no file.
+
+    Raises:
+        OSError: It may not be looked at.
+    """
+    try:
+        stat = os.stat(path)  # noqa: PTH116 - every answer looks at every file
+    except (FileNotFoundError, NotADirectoryError):
+        return seen is None
+    # Without making one: most files look as they did.
+    return seen == (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+
+
 class Stamp(NamedTuple):
     """What the last of our writers left behind.
 

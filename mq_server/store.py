@@ -10,12 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from mq_server.appendlog import AppendLog
 from mq_server.bells import Bells
 from mq_server.errors import InvalidName, Problem, WriteFailed
 from mq_server.journal import Journal
 from mq_server.leases import Leases
+from mq_server.listing import Listing
 from mq_server.locks import FileLock
 from mq_server.names import check_name
 from mq_server.presence import Presence
@@ -37,6 +39,17 @@ _GITIGNORE = f"{RUNTIME}/\n"
 _MONTH = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])")
 
 
+class Listed(NamedTuple):
+    """What files a production has: the channels that have any, those that have receipts, the months of the archive, and
+    what is not read.
+    """
+
+    channels: frozenset[str]
+    receipts: frozenset[str]
+    months: list[str]
+    stray: tuple[Problem, ...]
+
+
 class Store:
     """The files of one production.
 
@@ -54,6 +67,9 @@ class Store:
         self._leases: dict[str, Leases] = {}
         self._locks: dict[str, FileLock] = {}
         self._journals: dict[str, Journal] = {}
+        self._listings: dict[str, Listing] = {}
+        self._listed_from: list[frozenset[str]] = []
+        self._listed = Listed(frozenset(), frozenset(), [], ())
         self._writer = Writer(self._creating_lock(), self.journal, self._ring)
 
     # --- files ----------------------------------------------------------------------------------------------------
@@ -104,8 +120,8 @@ class Store:
         """The names of the logs that have a journal."""
         folder = self.root / RUNTIME / JOURNAL
         names = [
-            *_named_files(folder, "")[0],
-            *(f"{RECEIPTS}/{name}" for name in _named_files(folder / RECEIPTS, "")[0]),
+            *check_file_names(Listing(folder).names(), "")[0],
+            *(f"{RECEIPTS}/{name}" for name in check_file_names(Listing(folder / RECEIPTS).names(), "")[0]),
         ]
         return sorted(names)
 
@@ -161,15 +177,15 @@ class Store:
 
     def channels(self) -> tuple[list[str], list[Problem]]:
         """The names of the mailboxes on disk, sorted; and a Problem for each file whose name is none."""
-        return _named_files(self.root, "")
+        return check_file_names(self._names_in(""), "")
 
     def receipt_channels(self) -> tuple[list[str], list[Problem]]:
         """The same for the receipts."""
-        return _named_files(self.root / RECEIPTS, f"{RECEIPTS}/")
+        return check_file_names(self._names_in(RECEIPTS), f"{RECEIPTS}/")
 
     def months(self) -> list[str]:
         """The months that the archive has folders for, oldest first."""
-        return sorted(filter(is_month, _names_in(self.root / ARCHIVE)))
+        return sorted(filter(is_month, self._names_in(ARCHIVE)))
 
     def archive(self, month: str, channel: str) -> AppendLog:
         """The archived lines of a channel, of one month. Whoever changes them holds the mailbox's lock."""
@@ -186,8 +202,27 @@ class Store:
 
     def archived_channels(self) -> tuple[list[str], list[Problem]]:
         """The names of the channels that have archived lines, sorted; and a Problem for each file that is not read."""
-        archive = self.root / ARCHIVE
-        return named_archives({folder: _names_in(archive / folder) for folder in _names_in(archive)})
+        return named_archives({folder: self._names_in(f"{ARCHIVE}/{folder}") for folder in self._names_in(ARCHIVE)})
+
+    def listed(self) -> Listed:
+        """What files there are: the same object as long as none came or went."""
+        archive = self._names_in(ARCHIVE)
+        archived = [self._names_in(f"{ARCHIVE}/{folder}") for folder in archive]
+        listed_from = [self._names_in(""), self._names_in(RECEIPTS), archive, *archived]
+        if listed_from != self._listed_from:
+            found = [self.channels(), self.receipt_channels(), self.archived_channels()]
+            channels = frozenset(name for names, _ in found for name in names)
+            stray = tuple(problem for _, problems in found for problem in problems)
+            self._listed = Listed(channels, frozenset(found[1][0]), self.months(), stray)
+            self._listed_from = listed_from
+        return self._listed
+
+    def _names_in(self, folder: str) -> frozenset[str]:
+        """The names in a folder of the production, which is named relative to it."""
+        listing = self._listings.get(folder)
+        if listing is None:
+            listing = self._listings[folder] = Listing(self.root / folder)
+        return listing.names()
 
     def prepare(self) -> None:
         """Make the folder, with what git must know of it. Existing files are left alone.
@@ -264,17 +299,6 @@ class Store:
 def channel_of(log_name: str) -> str:
     """The channel of a log: of `narrator` as of `receipts/narrator`."""
     return log_name.removeprefix(f"{RECEIPTS}/")
-
-
-def _named_files(folder: Path, prefix: str) -> tuple[list[str], list[Problem]]:
-    return check_file_names(_names_in(folder), prefix)
-
-
-def _names_in(folder: Path) -> list[str]:
-    try:
-        return os.listdir(folder)  # noqa: PTH208 - asked before every answer, mostly of a folder that is not there
-    except (FileNotFoundError, NotADirectoryError):
-        return []
 
 
 def is_month(name: str) -> bool:

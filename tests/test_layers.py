@@ -18,8 +18,8 @@ LAYERS = [
     {"message"},
     {"intake", "outcomes"},
     {"answers", "columns", "config", "leaselog", "locks", "moving", "paging", "payloads", "search"},
-    {"appendlog", "bells", "delivery", "index", "journal", "leases", "presence", "scenes", "vetting"},
-    {"writer"},
+    {"appendlog", "bells", "delivery", "journal", "leases", "presence", "recent", "scenes", "timeline", "vetting"},
+    {"index", "writer"},
     {"store"},
     {"watch"},
     {"keeping"},
@@ -27,7 +27,8 @@ LAYERS = [
     {"room"},
     {"archiving", "board", "burying", "guarding", "recovering", "tracking"},
     {"settling"},
-    {"checking", "queries", "selecting", "tallying"},
+    {"checking", "searching", "selecting", "tallying"},
+    {"queries"},
     {"reading"},
     {"claiming", "following", "replying", "writing"},
     {"posting"},
@@ -53,8 +54,10 @@ WITHOUT_IO = {
     "outcomes",
     "outline",
     "paging",
+    "recent",
     "scenes",
     "search",
+    "timeline",
 }
 IO = {"asyncio", "io", "os", "pathlib", "shutil", "socket", "subprocess", "time"}
 

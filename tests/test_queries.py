@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mq_server import searching
 from mq_server.answers import Activity, Hits, Page
 from mq_server.errors import InvalidRequest, UnknownChannel, UnknownReference
 from mq_server.mailroom import Mailroom
 from mq_server.message import Message
 from mq_server.names import format_time
+from mq_server.search import Query
 from tests.support import (
     START_US,
     append,
@@ -332,7 +334,7 @@ def test_search_pages_back_by_until_and_is_narrowed(tmp_path: Path) -> None:
 
 
 def test_search_goes_through_more_than_one_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mq_server.queries._SEARCH_BATCH", 7)
+    monkeypatch.setattr("mq_server.searching._FIRST_ROWS", 7)
     production(tmp_path, narrator=[said(number, text=f"word{number % 20} all") for number in range(100)])
     assert [NUMBER[hit.message.id] for hit in search(tmp_path, "word3").hits] == [83, 63, 43, 23, 3]
     hits = search(tmp_path, "all", limit=60)
@@ -342,25 +344,72 @@ def test_search_goes_through_more_than_one_batch(tmp_path: Path, monkeypatch: py
 def test_a_search_during_which_a_file_is_rewritten_finds_what_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mq_server.queries._SEARCH_BATCH", 3)
+    monkeypatch.setattr("mq_server.searching._FIRST_ROWS", 3)
     production(tmp_path, narrator=[said(number, text=f"old {number}") for number in range(12)])
 
     async def work(room: Mailroom) -> None:
-        real_lines, reads = room._shelf.lines, 0
+        real_matching, looks = room._matching, 0
 
-        def lines(places: Any) -> Any:
-            nonlocal reads
-            reads += 1
-            if reads == 2:
+        def matching(*arguments: Any) -> Any:
+            nonlocal looks
+            looks += 1
+            if looks == 2:
                 production(tmp_path, narrator=[said(number, text=f"new {number}") for number in range(2, 9)])
-            return real_lines(places)
+            return real_matching(*arguments)
 
-        monkeypatch.setattr(room._shelf, "lines", lines)
+        monkeypatch.setattr(room, "_matching", matching)
         hits = await room.search("new")
         assert [NUMBER[hit.message.id] for hit in hits.hits] == list(range(8, 1, -1))
         assert all(hit.snippet == f"new {NUMBER[hit.message.id]}" for hit in hits.hits)
 
     ask(tmp_path, work)
+
+
+WORDS = st.sampled_from(
+    ["gull", "Gull", "SEA wall", "Straße", "K", "\u212a", "a/b", 'say "so"', "köbi", "x\\\\y", "ssa"]
+)
+FOUND = st.lists(st.tuples(st.integers(0, 30), st.sampled_from("abc"), st.lists(WORDS, max_size=3)), max_size=40)
+
+
+@given(FOUND, WORDS, st.integers(1, 9), st.integers(1, 3000), st.integers(1, 7))
+@examples(60)
+def test_a_search_finds_what_looking_at_every_message_finds(
+    tmp_path_factory: pytest.TempPathFactory,
+    messages: list[tuple[int, str, list[str]]],
+    query: str,
+    rows: int,
+    block_bytes: int,
+    limit: int,
+) -> None:
+    root = tmp_path_factory.mktemp("room")
+    boxes: dict[str, list[bytes]] = {}
+    for number, (moment, channel, words) in enumerate(messages):
+        time = format_time(START_US + moment * 1000)
+        boxes.setdefault(channel, []).append(
+            line(0, id=known_id(number), timestamp=time, channel=channel, sender="ab"[number % 2], text=" ".join(words))
+        )
+    production(root, **boxes)
+
+    async def work(room: Mailroom) -> None:
+        wanted = Query.parse(query)
+        all_messages = (await room.activity(limit=1000)).messages[::-1]
+        for sender in (None, "a"):
+            expected = [each.id for each in all_messages if wanted.matches(each) and sender in (None, each.sender)]
+            found: list[str] = []
+            until = None
+            while True:
+                hits = await room.search(query, sender=sender, limit=limit, until=until)
+                found += [hit.message.id for hit in hits.hits]
+                until = hits.next
+                if until is None:
+                    break
+            assert found == expected
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(searching, "_FIRST_ROWS", rows)
+        patch.setattr(searching, "_BLOCK_BYTES", block_bytes)
+        patch.setattr(searching, "_GAP_BYTES", block_bytes // 3)
+        ask(root, work)
 
 
 # --- the directory ---------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mq_server import appendlog, keeping
+from mq_server import appendlog, keeping, recent
 from mq_server.errors import Stale, Unsteady
 from mq_server.mailroom import Mailroom
 from tests.support import append, ask, examples, known_id, line, new_log, run, write
@@ -99,6 +99,7 @@ def test_a_caller_cancelled_between_two_files_takes_no_wake_up_with_it(tmp_path:
 
         with room._shelf.feed.subscribe(lambda _: True) as subscription:
             append(new_log(tmp_path, "a"), line(2))
+            append(new_log(tmp_path, "b"), line(3))
             room._shelf._mailboxes["b"].refresh = never  # type: ignore[method-assign]
             asking = asyncio.ensure_future(room._shelf.refresh(["a", "b"]))
             await stuck.wait()
@@ -126,6 +127,97 @@ def test_a_caller_cancelled_while_a_long_file_is_read_does_no_harm(
             path.write_bytes(path.read_bytes())
         senders = [message.sender for message in (await room.history("narrator", limit=1000)).messages]
         assert senders == [f"s{number}" for number in range(300)]
+
+    ask(tmp_path, work)
+
+
+def opened_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The mailboxes that are opened from now on."""
+    opened: list[str] = []
+    real_open = os.open
+
+    def counting(path: Any, *rest: int) -> int:
+        if str(path).endswith(".jsonl"):
+            opened.append(Path(path).stem)
+        return real_open(path, *rest)
+
+    monkeypatch.setattr(os, "open", counting)
+    return opened
+
+
+def test_what_was_shown_is_not_read_again_until_its_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        append(new_log(tmp_path, name), b"".join(line(number, channel=name) for number in range(30)))
+
+    async def work(room: Mailroom) -> None:
+        before = [message.as_json() for message in (await room.activity()).messages]
+        opened = opened_files(monkeypatch)
+        assert [message.as_json() for message in (await room.activity()).messages] == before
+        assert len((await room.history("a", limit=20)).messages) == 20
+        assert opened == []
+        append(new_log(tmp_path, "b"), line(99, text="more"))
+        del opened[:]
+        assert (await room.activity()).messages[-1].payload == {"text": "more"}
+        assert set(opened) == {"b"}
+
+    ask(tmp_path, work)
+
+
+def test_nobody_waits_where_nothing_changed(tmp_path: Path) -> None:
+    append(new_log(tmp_path), line(0))
+
+    async def work(room: Mailroom) -> None:
+        await room.activity()
+        async with room._shelf._refreshing:  # somebody takes in another file, which takes long
+            assert len((await room.activity()).messages) == 1
+
+    ask(tmp_path, work)
+
+
+def test_a_payload_belongs_to_whom_it_was_given(tmp_path: Path) -> None:
+    extra = {"mood": ["grim"]}
+    write(tmp_path / "narrator.jsonl", line(0, payload={"blocks": [{"text": "a"}]}), line(1, **extra))
+
+    async def work(room: Mailroom) -> None:
+        for _ in range(3):
+            scene, other = (await room.history("narrator")).messages
+            assert scene.payload == {"blocks": [{"text": "a"}]}
+            assert other.extra == extra
+            scene.payload["blocks"][0]["text"] = "changed"
+            scene.payload["more"] = True
+            other.extra["mood"].append("merry")
+
+    ask(tmp_path, work)
+
+
+def test_an_edit_that_keeps_the_length_of_a_line_is_shown(tmp_path: Path) -> None:
+    ids = [known_id(number) for number in range(3)]
+    path = write(tmp_path / "narrator.jsonl", *(line(number, id=ids[number], text="old") for number in range(3)))
+
+    async def work(room: Mailroom) -> None:
+        assert await texts(room) == ["old"] * 3
+        path.write_bytes(path.read_bytes().replace(b"old", b"new", 2))
+        assert await texts(room) == ["new", "new", "old"]
+        append(new_log(tmp_path), line(9, id=ids[2], text="zzz"))  # the greater line of an id is shown
+        assert await texts(room) == ["new", "new", "zzz"]
+
+    ask(tmp_path, work)
+
+
+def test_what_is_kept_of_messages_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recent, "_LIMIT_BYTES", 20_000)
+    monkeypatch.setattr(recent, "_LINE_LIMIT_BYTES", 3000)
+    lengths = [3500 if number % 7 == 0 else 500 for number in range(100)]
+    write(tmp_path / "narrator.jsonl", *(line(number, text="x" * length) for number, length in enumerate(lengths)))
+
+    async def work(room: Mailroom) -> None:
+        for limit in (100, 10, 50, 100):
+            assert [len(text) for text in (await texts(room))[-limit:]] == lengths[-limit:]
+            kept = room._shelf._recent.of(room._shelf.index.channels["narrator"])
+            assert sum(len(each.line) + 1000 for each in kept.values()) < 20_000 + 3000
+            assert max(len(each.line) for each in kept.values()) < 1000
 
     ask(tmp_path, work)
 

@@ -23,7 +23,7 @@ from mq_server.queries import Queries
 from mq_server.repository import GitError, Repository
 from mq_server.schemas import Schema, Schemas
 from mq_server.stamp import Fingerprint
-from mq_server.store import ARCHIVE, RECEIPTS, RUNTIME, SUFFIX, Store, check_file_names, is_month, named_archives
+from mq_server.store import ARCHIVE, RECEIPTS, RUNTIME, SUFFIX, Store
 from mq_server.writer import Append, Stored
 
 _FILE_MODES = ("100644", "100755")
@@ -165,6 +165,12 @@ class _Files(Store):
         # Leases and who waits are looked for in a folder that never exists.
         super().__init__(root / RUNTIME / "committed")
         self._contents = contents
+        names: dict[str, set[str]] = {}
+        for path in contents:
+            *folders, file_name = path.split("/")
+            for depth, name in enumerate([*folders, file_name]):
+                names.setdefault("/".join(folders[:depth]), set()).add(name)
+        self._folders = {folder: frozenset(found) for folder, found in names.items()}
 
     def mailbox(self, channel: str) -> AppendLog:
         return self._file(f"{channel}{SUFFIX}")
@@ -175,34 +181,11 @@ class _Files(Store):
     def archive(self, month: str, channel: str) -> AppendLog:
         return self._file(f"{ARCHIVE}/{month}/{channel}{SUFFIX}")
 
-    def channels(self) -> tuple[list[str], list[Problem]]:
-        return check_file_names(self._names_in(""), "")
-
-    def receipt_channels(self) -> tuple[list[str], list[Problem]]:
-        return check_file_names(self._names_in(RECEIPTS), f"{RECEIPTS}/")
-
-    def archived_channels(self) -> tuple[list[str], list[Problem]]:
-        return named_archives(self._archived())
-
-    def months(self) -> list[str]:
-        return sorted(filter(is_month, self._archived()))
-
     def _file(self, name: str) -> AppendLog:
         return _File(self.root / name, self._contents.get(name))
 
-    def _names_in(self, folder: str) -> list[str]:
-        parts = (name.rpartition("/") for name in self._contents)
-        return [name for parent, _, name in parts if parent == folder]
-
-    def _archived(self) -> dict[str, list[str]]:
-        """By the name of each entry in the archive, the names of its files."""
-        found: dict[str, list[str]] = {}
-        for name in self._contents:
-            folder, _, rest = name.partition("/")
-            if folder == ARCHIVE:
-                entry, _, file_name = rest.partition("/")
-                found.setdefault(entry, []).append(file_name)
-        return found
+    def _names_in(self, folder: str) -> frozenset[str]:
+        return self._folders.get(folder, frozenset())
 
     def prepare(self) -> None:
         raise PastIsFixed
@@ -225,6 +208,9 @@ class _File(AppendLog):
 
     def glance(self, view: View) -> Change | Look:
         return Look.SAME if view == self._all.view else self._all
+
+    def is_as_seen(self, view: View) -> bool:
+        return view == self._all.view
 
     def examine(self, view: View) -> Change:
         return self._all
