@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 from click.testing import CliRunner
 
-from tools.bench import chart, libraries, posting, servers, table, waking
+from tools.bench import calls, chart, libraries, posting, servers, table, waking
 from tools.bench.__main__ import ROWS, main
 from tools.bench.corpus import CHANNELS, THREAD_LENGTH, Corpus
 from tools.bench.floor import Round
@@ -205,3 +205,17 @@ def test_the_rows_have_names_of_their_own_and_the_command_lists_them() -> None:
 def test_an_unknown_row_is_refused() -> None:
     result = CliRunner().invoke(main, ["no-such-row"])
     assert result.exit_code == 2 and "no-such-row" in result.output
+
+
+def test_the_time_of_calls_is_taken_apart(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(calls, "_ROUNDS", 1)
+    monkeypatch.setattr(calls, "_CALLS", 5)
+    calls.main()
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert [row.split(" | ")[0] for row in rows[:4]] == [
+        "| post",
+        "| read 10",
+        "| wait, and ack one",
+        "| session, with a post",
+    ]
+    assert len(rows) == 8

