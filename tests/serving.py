@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,15 @@ TRANSPORTS = ("memory", "stdio", "http")
 ERAS = {"2026": "auto", "2025": "legacy"}
 
 
-def run(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run a test's coroutine with a deadline."""
+def run(work: Coroutine[Any, Any, Any], loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> Any:
+    """Run a test's coroutine with a deadline, on the event loop that `loop` makes."""
 
     async def bounded() -> Any:
         async with asyncio.timeout(DEADLINE_S):
             return await work
 
-    return asyncio.run(bounded())
+    with asyncio.Runner(loop_factory=loop) as runner:
+        return runner.run(bounded())
 
 
 @asynccontextmanager

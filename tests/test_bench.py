@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 from click.testing import CliRunner
 
-from tools.bench import chart, libraries, posting, scaling, servers, table, waking
+from tools.bench import calls, chart, libraries, posting, scaling, servers, table, waking
 from tools.bench.__main__ import ROWS, main
 from tools.bench.corpus import CHANNELS, THREAD_LENGTH, Corpus
 from tools.bench.floor import Round
@@ -229,3 +229,17 @@ def test_growth_is_shown_as_a_table_and_a_line_for_each_call(tmp_path: Path) -> 
     titles = [element.text for element in ElementTree.fromstring(drawn.read_text()).iter(f"{SVG}title")]
     assert len(titles) == 2 * len(scaling.CALLS)
     assert "durable post: 1 ms at 1,000, 2 ms at 100,000" in titles
+
+
+def test_the_time_of_calls_is_taken_apart(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(calls, "_ROUNDS", 1)
+    monkeypatch.setattr(calls, "_CALLS", 5)
+    calls.main()
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert [row.split(" | ")[0] for row in rows[:4]] == [
+        "| post",
+        "| read 10",
+        "| wait, and ack one",
+        "| session, with a post",
+    ]
+    assert len(rows) == 8

@@ -74,6 +74,8 @@ def test_a_signal_ends_the_server_within_two_seconds_though_clients_wait(tmp_pat
                 assert page["timed_out"] is True
             await asyncio.to_thread(process.wait, 20)
             took_s.append(time.monotonic() - started)
+            assert process.stderr is not None
+            assert "ERROR" not in process.stderr.read()
 
     with served(tmp_path) as (process, url):
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,14 @@ from mcp_types import PromptReference, ResourceTemplateReference
 
 from mq_server.mailroom import Mailroom
 from mq_server.server import serving
-from mq_server.server.http import security
+from mq_server.server.http import fast_loop, security
+from mq_server.server.tools import TOOLS
 from tests.serving import ERAS, TRANSPORTS, address, call, connected, note, run
 from tests.support import write
 
 MAX_ANSWER_BYTES = 40_000
+LOOPS = {"asyncio": None, "uvloop": fast_loop()}
+on_both_loops = pytest.mark.parametrize("loop", LOOPS.values(), ids=LOOPS)
 
 
 @pytest.mark.parametrize("era", ERAS)
@@ -106,8 +110,9 @@ def test_answers_stay_under_40000_bytes_and_page(tmp_path: Path) -> None:
     run(scenario())
 
 
+@on_both_loops
 @pytest.mark.parametrize("era", ERAS)
-def test_a_wait_ends_when_a_message_is_posted_by_another_client(tmp_path: Path, era: str) -> None:
+def test_a_wait_ends_when_a_message_is_posted_by_another_client(tmp_path: Path, era: str, loop: Any) -> None:
     async def scenario() -> None:
         async with (
             serving(tmp_path) as url,
@@ -121,10 +126,11 @@ def test_a_wait_ends_when_a_message_is_posted_by_another_client(tmp_path: Path, 
             page = await waiting
             assert [m["id"] for m in page["messages"]] == [posted["id"]]
 
-    run(scenario())
+    run(scenario(), loop)
 
 
-def test_a_wait_ends_when_an_editor_changes_the_file(tmp_path: Path) -> None:
+@on_both_loops
+def test_a_wait_ends_when_an_editor_changes_the_file(tmp_path: Path, loop: Any) -> None:
     async def scenario() -> None:
         async with connected(tmp_path, "http", identity="narrator") as client:
             posted = await call(client, "post_message", channel="writer", **note("first"))
@@ -134,7 +140,7 @@ def test_a_wait_ends_when_an_editor_changes_the_file(tmp_path: Path) -> None:
             (tmp_path / "narrator.jsonl").write_bytes(line)
             assert [m["id"] for m in (await waiting)["messages"]] == [posted["id"]]
 
-    run(scenario())
+    run(scenario(), loop)
 
 
 @pytest.mark.parametrize("era", ERAS)
@@ -152,8 +158,9 @@ def test_a_cancelled_wait_stops_waiting(tmp_path: Path, transport: str, era: str
     run(scenario())
 
 
+@on_both_loops
 @pytest.mark.parametrize("era", ERAS)
-def test_a_wait_ends_when_its_client_leaves(tmp_path: Path, era: str) -> None:
+def test_a_wait_ends_when_its_client_leaves(tmp_path: Path, era: str, loop: Any) -> None:
     async def scenario() -> None:
         async with serving(tmp_path) as url, Client(address(url, "writer")) as observer:
             await call(observer, "post_message", channel="narrator", **note("settled"))
@@ -169,7 +176,7 @@ def test_a_wait_ends_when_its_client_leaves(tmp_path: Path, era: str) -> None:
             await _until(lambda: _waits(observer, "narrator"), 0)
             assert time.monotonic() - started < 10
 
-    run(scenario())
+    run(scenario(), loop)
 
 
 def test_problems_are_in_answers_and_on_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -317,6 +324,46 @@ def test_names_and_ids_are_completed(tmp_path: Path) -> None:
             ]
 
     run(scenario())
+
+
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_every_session_gets_the_same_tools(tmp_path: Path, transport: str, era: str) -> None:
+    async def scenario() -> None:
+        async with connected(tmp_path, transport, era, identity="writer") as client:
+            for _ in range(2):
+                assert (await client.list_tools()).tools == list(TOOLS)
+                await call(client, "post_message", channel="narrator", **note("x"))
+        if transport == "http":
+            async with serving(tmp_path) as url:
+                for mode in (*ERAS.values(), *ERAS.values()):
+                    async with Client(url, mode=mode) as client:
+                        assert (await client.list_tools()).tools == list(TOOLS)
+                        assert client.server_info is not None
+                        assert client.server_info.name == "mq-server"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("era", ERAS)
+def test_calls_and_waits_are_answered_with_plain_json(tmp_path: Path, era: str) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path) as url, httpx.AsyncClient() as http:
+            headers = await _open_session(http, url, era)
+            arguments = {"channel": "narrator", "reader": "narrator", "timeout_s": 0.01}
+            wait = _rpc(era, "tools/call", 7, name="wait_for_messages", arguments=arguments)
+            answer = await http.post(url, headers=headers, json=wait)
+            assert answer.headers["content-type"] == "application/json"
+            assert answer.json()["result"]["structuredContent"]["timed_out"] is True
+
+    run(scenario())
+
+
+def test_the_loop_for_serving_is_uvloop_where_it_exists(monkeypatch: pytest.MonkeyPatch) -> None:
+    uvloop = pytest.importorskip("uvloop")
+    assert fast_loop() is uvloop.new_event_loop
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    assert fast_loop() is None
 
 
 @pytest.mark.parametrize(

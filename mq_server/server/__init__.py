@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from mq_server.names import check_name
 from mq_server.server.calls import call_tool
 from mq_server.server.resources import Resources
 from mq_server.server.tools import TOOLS
+
+_NEVER_CHANGES = ("server/discover", "tools/list")
 
 __all__ = ["MailroomServer", "fast_loop", "run_http", "run_stdio", "serving"]
 
@@ -39,8 +42,8 @@ class MailroomServer:
         self.room = room
         self.resources = Resources(room)
         self._identity = None if identity is None else check_name("as", identity)
-        self._listed: dict[str, HandlerResult] = {}
-        """What the tools' list looks like on the wire, by version of the protocol."""
+        self._answered: dict[tuple[str, str], HandlerResult] = {}
+        """What never changes, as it goes over the wire, by method and version of the protocol."""
         resources = self.resources
         self.mcp: Server[None] = Server(
             "mq-server",
@@ -63,7 +66,7 @@ class MailroomServer:
             on_get_prompt=resources.prompt,
             on_completion=resources.complete,
         )
-        self.mcp.middleware[:] = [self._list_tools_once]  # the SDK's own one traces calls, which nobody collects here
+        self.mcp.middleware[:] = [self._answer_at_once]  # the SDK's own one traces calls, which nobody collects here
 
     def end_waits(self) -> None:
         """Answer every open wait and end every listening stream, so that the transport can close."""
@@ -85,13 +88,14 @@ class MailroomServer:
     async def _list_tools(self, _: ServerRequestContext[None, Any], __: Any) -> ListToolsResult:
         return ListToolsResult(tools=list(TOOLS))
 
-    async def _list_tools_once(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
-        """Give the list of tools as it was made the first time: every session asks for it."""
-        if ctx.method != "tools/list" or (ctx.params or {}).keys() - {"_meta"}:
+    async def _answer_at_once(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+        """Give what never changes as it was made the first time: every session asks for it."""
+        if ctx.method not in _NEVER_CHANGES or (ctx.params or {}).keys() - {"_meta"}:
             return await call_next(ctx)
-        if ctx.protocol_version not in self._listed:
-            self._listed[ctx.protocol_version] = await call_next(ctx)
-        return self._listed[ctx.protocol_version]
+        key = ctx.method, ctx.protocol_version
+        if key not in self._answered:
+            self._answered[key] = await call_next(ctx)
+        return self._answered[key]
 
     async def _call_tool(
         self, context: ServerRequestContext[None, Any], params: CallToolRequestParams
@@ -117,6 +121,7 @@ async def run_stdio(root: Path, *, identity: str | None = None) -> None:
     from mcp.server.stdio import stdio_server
 
     server = MailroomServer(Mailroom(root), identity)
+    gc.freeze()  # as in run_http
     async with stdio_server() as (read_stream, write_stream):
         await server.mcp.run(read_stream, write_stream, server.mcp.create_initialization_options())
 

@@ -81,7 +81,7 @@ async def _serve_empty_tool(pipe: Connection) -> None:
         return ListToolsResult(tools=list(TOOLS))
 
     async def call_tool(*_: Any) -> CallToolResult:
-        return CallToolResult(content=[TextContent(text="{}")], structured_content={"id": ""})
+        return CallToolResult(content=[TextContent(text="{}")], structured_content={"id": "", "messages": []})
 
     server: Server[Any] = Server(
         "empty",
