@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import watchfiles
 from hypothesis import settings
 
 from tests.support import close_locks
@@ -59,3 +62,15 @@ def plain_git(monkeypatch: pytest.MonkeyPatch) -> None:
 def _locks_are_closed() -> Iterator[None]:
     yield
     close_locks()
+
+
+@pytest.fixture
+def no_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a file system that raises no events."""
+
+    async def awatch(*_: Any, stop_event: asyncio.Event, **__: Any) -> AsyncIterator[set[Any]]:
+        await stop_event.wait()
+        return
+        yield set()
+
+    monkeypatch.setattr(watchfiles, "awatch", awatch)

@@ -84,7 +84,7 @@ def test_a_process_that_waits_is_seen_by_others_until_it_has_something(tmp_path:
 def test_the_directory_shows_who_waits_also_where_there_is_no_mailbox_yet(tmp_path: Path) -> None:
     production(tmp_path, "narrator")
     with waiter(tmp_path, '["narrator", "unborn"]'):
-        eventually(lambda: seen(tmp_path, "unborn") == 1)
+        eventually(lambda: seen(tmp_path, "narrator") == seen(tmp_path, "unborn") == 1)
         directory = ask(tmp_path, lambda room: room.directory())
         assert {state.channel: state.waiting for state in directory.channels} == {"narrator": 1, "unborn": 1}
         assert post(tmp_path, "unborn") == [1]

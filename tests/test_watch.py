@@ -30,18 +30,6 @@ def only_events(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Watcher, "_look_at_all", look_at_nothing)
 
 
-@pytest.fixture
-def no_events(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a file system that raises no events."""
-
-    async def awatch(*_: Any, stop_event: asyncio.Event, **__: Any) -> AsyncIterator[set[Any]]:
-        await stop_event.wait()
-        return
-        yield set()
-
-    monkeypatch.setattr(watchfiles, "awatch", awatch)
-
-
 async def waiting(room: Mailroom, channel: Any = "narrator", **question: Any) -> asyncio.Task[Page]:
     """A wait that has read, found nothing and waits."""
     before = len(room._shelf.feed.subscriptions)
