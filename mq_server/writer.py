@@ -1,9 +1,8 @@
 """The one writer of a process: what is appended together, how, and by whom.
 
 Appends that are asked for in one round of the event loop are taken together: what goes to the same logs is written at
-once and synced once (group commit), and the callers, woken together, tend to come together again. One that need not be
-durable has no sync to share, and is written where it is asked for. Ids and timestamps are minted under the locks of all
-logs concerned, taken in name order.
+once and synced once (group commit), and the callers, woken together, tend to come together again. Ids and timestamps
+are minted under the locks of all logs concerned, taken in name order.
 
 As long as nobody else holds a lock and the disk syncs in a moment, all this is done on the event loop itself: handing
 it to a thread and back takes longer than the work. What may take its time goes to a thread: a lock that is held, a file
@@ -103,17 +102,14 @@ class Writer:
     def submit(self, append: Append) -> asyncio.Future[Stored]:
         """Have an append written; the future ends when it is durable, or with what went wrong.
 
-        A durable append whose future is cancelled in the same round of the event loop is left out; later, and if it
-        need not be durable, it can't be any more.
+        An append whose future is cancelled in the same round of the event loop is left out; later it can't be any more.
         """
         loop = asyncio.get_running_loop()
-        one = _Asked(append, loop.create_future())
-        if not append.durable and not self._asked and self._committed_here([one]):
-            return one.done  # there is no sync to share, so there is nobody to wait for
+        done: asyncio.Future[Stored] = loop.create_future()
         if not self._asked:
             loop.call_soon(self._hand_over)
-        self._asked.append(one)
-        return one.done
+        self._asked.append(_Asked(append, done))
+        return done
 
     def _hand_over(self) -> None:
         asked, self._asked = [one for one in self._asked if not one.done.done()], []

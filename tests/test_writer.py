@@ -71,18 +71,6 @@ def test_several_callers_share_a_write_and_a_sync(tmp_path: Path, monkeypatch: p
     assert sorted(texts(tmp_path)) == [*map(str, range(5)), "first"]
 
 
-def test_what_need_not_be_durable_is_written_where_it_is_asked_for(tmp_path: Path) -> None:
-    (tmp_path / "mq.toml").write_text('durability = "os"\n', encoding="utf-8")
-
-    async def work(room: Mailroom) -> None:
-        posting = post(room, "second")
-        with pytest.raises(StopIteration):  # it ran to its end without waiting for the event loop
-            posting.send(None)  # type: ignore[attr-defined]
-
-    ask(tmp_path, work)
-    assert texts(tmp_path) == ["first", "second"]
-
-
 SYSTEM_CALLS = ("stat", "fstat", "open", "close", "read", "write", "lseek", "utime", "mkdir", "listdir", "scandir")
 
 
