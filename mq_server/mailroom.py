@@ -5,7 +5,8 @@
         page = await room.wait("narrator", timeout_s=25)
 
 Every answer reflects the files as they are: before it answers, a query looks whether they changed. Messages are read
-from the files when they are shown; in memory stand only columns, and what was shown last. One Mailroom belongs to one event loop.
+from the files when they are shown; in memory stand only columns, and what was shown last. One Mailroom belongs to one
+event loop.
 """
 
 from __future__ import annotations
