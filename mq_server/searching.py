@@ -18,9 +18,9 @@ from mq_server.columns import ChannelIndex, Place
 from mq_server.errors import Stale, Unsteady
 from mq_server.index import Filter
 from mq_server.message import Message
+from mq_server.recent import Line
 from mq_server.room import channel_matcher, checked_limit
 from mq_server.search import Query, Sieve
-from mq_server.shelf import Line
 from mq_server.timeline import Stretch, Wants, cut, picked
 from mq_server.tracking import Tracking
 
