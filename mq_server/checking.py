@@ -10,10 +10,10 @@ from typing import Any
 from mq_server.answers import Report
 from mq_server.columns import ChannelIndex, Place
 from mq_server.errors import InvalidRequest, Problem, SchemaError, Stale, UnknownType, Unsteady
+from mq_server.recent import Line
 from mq_server.recovering import Recovering
 from mq_server.schemas import FOLDER as SCHEMAS
 from mq_server.schemas import Schema, Schemas
-from mq_server.shelf import Line
 from mq_server.store import ARCHIVE, RECEIPTS, SUFFIX
 
 _BATCH = 1000

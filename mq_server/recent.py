@@ -1,4 +1,4 @@
-"""The messages that were shown last, in memory: what is asked for again and again is read once. No I/O."""
+"""Lines as they are read, and the messages that were shown last: what is asked for again is read once. No I/O."""
 
 from __future__ import annotations
 
@@ -8,12 +8,48 @@ from weakref import WeakKeyDictionary
 import orjson
 
 from mq_server.columns import ChannelIndex
-from mq_server.message import Message
+from mq_server.errors import Stale
+from mq_server.message import Message, Unreadable, parse_line
+from mq_server.names import id_number, id_text
 
 _LIMIT_BYTES = 4 * 1024 * 1024
 _LINE_LIMIT_BYTES = 64 * 1024
 _MESSAGE_BYTES = 1000  # about what is kept of a message beside its line
 _PAYLOAD = Message._fields.index("payload")
+
+
+class Line(NamedTuple):
+    """The bytes of a line as read now, and what the index says of it."""
+
+    data: bytes
+    channel: str
+    path: str
+    number: int
+    identity: int
+    amended: bool
+
+    def check(self) -> None:
+        """Make sure that it is the line that the index means.
+
+        Raises:
+            Stale: The file no longer holds what its index says; refresh and ask again.
+        """
+        if id_text(self.identity).encode() not in self.data and b"\\u" not in self.data:
+            raise Stale(self.channel)
+
+    def message(self) -> Message:
+        """Its message.
+
+        Raises:
+            Stale: The file no longer holds what its index says; refresh and ask again.
+        """
+        try:
+            message = parse_line(self.data, self.channel, self.number, amended=self.amended)
+        except Unreadable as error:
+            raise Stale(self.channel) from error
+        if id_number(message.id) != self.identity:
+            raise Stale(self.channel)
+        return message
 
 
 class Shown(NamedTuple):

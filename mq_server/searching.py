@@ -1,10 +1,15 @@
-"""Text search over the mailboxes' bytes."""
+"""Text search over the mailboxes' bytes.
+
+Windows of time are searched newest first, each longer than the one before, so that a common word is found at once and a
+rare one in few turns. A window is read and sifted in a thread; its finds count if, after that, its rows still stand.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from mq_server.answers import Hit, Hits, fitting
@@ -13,9 +18,9 @@ from mq_server.columns import ChannelIndex, Place
 from mq_server.errors import Stale, Unsteady
 from mq_server.index import Filter
 from mq_server.message import Message
+from mq_server.recent import Line
 from mq_server.room import channel_matcher, checked_limit
 from mq_server.search import Query, Sieve
-from mq_server.shelf import Line
 from mq_server.timeline import Stretch, Wants, cut, picked
 from mq_server.tracking import Tracking
 
@@ -116,9 +121,9 @@ class Searching(Tracking):
             start = self._moment(since) if since else (0, 0)
             stop = self._moment(until) if until else None
             within = (key for key in sorted(messages, reverse=True) if key >= start and (stop is None or key < stop))
-            found += [Hit(message=messages[key], snippet=wanted_text.snippet(messages[key])) for key in within]
+            newest = islice(within, limit + 1 - len(found))
+            found += [Hit(message=messages[key], snippet=wanted_text.snippet(messages[key])) for key in newest]
             size, until_us = min(4 * size, _MOST_ROWS), window.since_us
-        found = found[: limit + 1]
         count = min(limit, fitting(found, Hit.as_json, limit_bytes))
         older = found[count - 1].message.id if len(found) > count else None
         return Hits(hits=tuple(found[:count]), next=older, problems=self._shelf.problems())
@@ -142,7 +147,8 @@ class Searching(Tracking):
                     key = index.key(place.row)
                     if key in found or (window.superseded and key[1] in window.superseded):
                         continue
-                    line = Line(data, *place[:1], path, index.lines[place.row], key[1], place.row in index.replaces)
+                    amended = place.row in index.replaces
+                    line = Line(data, place.channel, path, index.lines[place.row], key[1], amended)
                     message = line.message()
                     if query.matches(message):
                         found[key] = message

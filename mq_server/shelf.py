@@ -25,9 +25,9 @@ from mq_server.delivery import ReaderState, ReceiptIndex, Rows, Unread
 from mq_server.errors import Problem, Stale, Unsteady
 from mq_server.index import Index
 from mq_server.keeping import Mailbox, Tracked
-from mq_server.message import Message, Unreadable, parse_line
-from mq_server.names import format_time, id_number, id_text
-from mq_server.recent import Recent, Shown
+from mq_server.message import Message
+from mq_server.names import format_time, id_number
+from mq_server.recent import Line, Recent, Shown
 from mq_server.store import RECEIPTS, SUFFIX, Listed, Store, channel_of
 from mq_server.watch import Feed, Subscription, Watcher
 from mq_server.writer import MAX_AHEAD_US
@@ -36,40 +36,6 @@ _ATTEMPTS = 20
 _AHEAD_SHOWN = 20
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-
-
-class Line(NamedTuple):
-    """The bytes of a line as read now, and what the index says of it."""
-
-    data: bytes
-    channel: str
-    path: str
-    number: int
-    identity: int
-    amended: bool
-
-    def check(self) -> None:
-        """Make sure that it is the line that the index means.
-
-        Raises:
-            Stale: The file no longer holds what its index says; refresh and ask again.
-        """
-        if id_text(self.identity).encode() not in self.data and b"\\u" not in self.data:
-            raise Stale(self.channel)
-
-    def message(self) -> Message:
-        """Its message.
-
-        Raises:
-            Stale: The file no longer holds what its index says; refresh and ask again.
-        """
-        try:
-            message = parse_line(self.data, self.channel, self.number, amended=self.amended)
-        except Unreadable as error:
-            raise Stale(self.channel) from error
-        if id_number(message.id) != self.identity:
-            raise Stale(self.channel)
-        return message
 
 
 class _Standing(NamedTuple):
