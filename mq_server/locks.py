@@ -1,9 +1,9 @@
 """Locks between processes: an empty sidecar file per mailbox that is only ever locked, never read or written.
 
 Locking the mailbox itself would shut readers, editors and git out on Windows, where locks are mandatory. A blocking
-lock has no time-out; short attempts with a jittered pause are fair (8 processes: 2,247 to 2,322 posts each) and bounded
-on every system. The system is called without a library between: `portalocker`, which does the same, takes as long to
-import as the rest of a post does, more if redis is installed.
+lock has no time-out, and `portalocker.Lock` polls every 250 ms and starves under load; short attempts with a jittered
+pause are fair (8 processes: 2,247 to 2,322 posts each) and bounded on every system. POSIX systems lock by flock itself:
+what portalocker, which does it on Windows, puts around that call takes ten times as long as the call.
 """
 
 from __future__ import annotations
@@ -14,25 +14,63 @@ import random
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
 
 from mq_server.errors import LockTimeout, MailError, WriteFailed
 
 _PAUSE_S = (0.0001, 0.002)
 _MAKE_ATTEMPTS = 20
 
+if sys.platform == "win32":
+    import portalocker
+
+    _FLAGS = portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING
+
+    def _lock(handle: int) -> bool:
+        """Try to lock an open file; False if somebody else has locked it."""
+        try:
+            portalocker.lock(handle, _FLAGS)
+        except portalocker.AlreadyLocked:
+            return False
+        except portalocker.LockException as error:
+            raise OSError(str(error)) from error
+        return True
+
+    _unlock = portalocker.unlock
+
+else:
+    import fcntl
+
+    def _lock(handle: int) -> bool:
+        """Try to lock an open file; False if somebody else has locked it."""
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):  # the latter where a file system makes it a lock of fcntl's
+            return False
+        return True
+
+    def _unlock(handle: int) -> None:
+        fcntl.flock(handle, fcntl.LOCK_UN)
+
 
 class FileLock:
-    """An exclusive lock between threads and processes. Not reentrant."""
+    """An exclusive lock between threads and processes. Not reentrant.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: The file; made by the first who takes the lock.
+        before_made: Called before that.
+    """
+
+    def __init__(self, path: Path, before_made: Callable[[], None] | None = None) -> None:
         self.path = path
+        self._name = os.fspath(path)
+        self._before_made = before_made
         self._threads = threading.Lock()
         self._tasks = asyncio.Lock()
-        self._handle: BinaryIO | None = None
+        self._handle: int | None = None
+        self._inode = 0
         self._owner_pid = 0
         self._keeps = True
 
@@ -49,19 +87,34 @@ class FileLock:
             LockTimeout: Somebody else held it all that time.
             WriteFailed: There is no lock file, and none can be made.
         """
-        deadline = time.monotonic() + timeout_s
+        self.acquire(timeout_s, make=make)
+        try:
+            yield
+        finally:
+            self.release(keep=make)
+
+    def acquire(self, timeout_s: float, *, make: bool = True) -> None:
+        """Take the lock, as `held` does; whoever does so releases it."""
         if not self._threads.acquire(timeout=max(0.0, timeout_s)):
             raise LockTimeout(self.path, timeout_s)
         try:
-            handle = self._acquire(deadline, timeout_s, make)
-            try:
-                yield
-            finally:
-                _unlock(handle.fileno())
-        finally:
-            if not (make and self._keeps):
-                self._drop()
+            self._acquire(time.monotonic() + timeout_s, timeout_s, make)
+        except BaseException:
+            self._drop()
             self._threads.release()
+            raise
+
+    def release(self, *, keep: bool = True) -> None:
+        """Give the lock back.
+
+        Args:
+            keep: Whether to keep the handle for the next time.
+        """
+        if self._handle is not None:
+            _unlock(self._handle)
+        if not (keep and self._keeps):
+            self._drop()
+        self._threads.release()
 
     @asynccontextmanager
     async def held_by_task(self, timeout_s: float) -> AsyncIterator[None]:
@@ -81,16 +134,18 @@ class FileLock:
         except TimeoutError:
             raise LockTimeout(self.path, timeout_s) from None
         try:
-            with ExitStack() as held:
-                while True:
-                    try:
-                        held.enter_context(self.held(0.0))
-                        break
-                    except LockTimeout:
-                        if time.monotonic() >= deadline:
-                            raise LockTimeout(self.path, timeout_s) from None
-                    await asyncio.sleep(random.uniform(*_PAUSE_S))
+            while True:
+                try:
+                    self.acquire(0.0)
+                    break
+                except LockTimeout:
+                    if time.monotonic() >= deadline:
+                        raise LockTimeout(self.path, timeout_s) from None
+                await asyncio.sleep(random.uniform(*_PAUSE_S))
+            try:
                 yield
+            finally:
+                self.release()
         finally:
             self._tasks.release()
 
@@ -103,78 +158,58 @@ class FileLock:
             finally:
                 self._threads.release()
 
-    def _acquire(self, deadline: float, timeout_s: float, make: bool) -> BinaryIO:
+    def _acquire(self, deadline: float, timeout_s: float, make: bool) -> None:
         while True:
             handle = self._open(make)
             try:
-                _lock(handle.fileno())
-            except (BlockingIOError, PermissionError):  # EAGAIN, or EACCES: somebody else has it
-                if time.monotonic() >= deadline:
-                    raise LockTimeout(self.path, timeout_s) from None
-                time.sleep(random.uniform(*_PAUSE_S))
-                continue
+                locked = _lock(handle)
             except OSError as error:
-                text = f"{self.path}: this file system cannot lock files ({error.strerror}); use a local disk"
+                text = f"{self.path}: this file system cannot lock files ({error}); use a local disk"
                 raise MailError(text) from error
-            if self._is_current(handle):
-                return handle
-            # The lock file was deleted and made anew: whoever holds the new one does not see ours.
-            self._drop()
+            if not locked:
+                if time.monotonic() >= deadline:
+                    raise LockTimeout(self.path, timeout_s)
+                time.sleep(random.uniform(*_PAUSE_S))
+            elif self._is_current():
+                return
+            else:  # the lock file was deleted and made anew: whoever holds the new one does not see ours
+                self._drop()
 
-    def _open(self, make: bool) -> BinaryIO:
+    def _open(self, make: bool) -> int:
         # A forked child shares its parent's lock through an inherited handle, so it must open its own.
         if self._handle is not None and self._owner_pid != os.getpid():
             self._drop()
         if self._handle is None:
             self._handle = self._opened(make)
+            self._inode = os.fstat(self._handle).st_ino
             self._owner_pid = os.getpid()
         return self._handle
 
-    def _opened(self, make: bool) -> BinaryIO:
+    def _opened(self, make: bool) -> int:
         try:
             if not make:
-                return self.path.open("r+b")
+                return os.open(self.path, os.O_RDWR)
             for _ in range(_MAKE_ATTEMPTS):
                 # Somebody who deletes the folder right now may come between any two steps.
                 with suppress(FileNotFoundError, FileExistsError):
-                    self.path.parent.mkdir(parents=True, exist_ok=True)
-                    return self.path.open("ab")
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            return self.path.open("ab")
+                    return self._made()
+            return self._made()
         except OSError as error:
             raise WriteFailed(self.path, error) from error
 
-    def _is_current(self, handle: BinaryIO) -> bool:
+    def _made(self) -> int:
+        if self._before_made is not None:
+            self._before_made()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+
+    def _is_current(self) -> bool:
         try:
-            return os.fstat(handle.fileno()).st_ino == self.path.stat().st_ino
+            return os.stat(self._name).st_ino == self._inode  # noqa: PTH116 - every post comes here
         except FileNotFoundError:
             return False
 
     def _drop(self) -> None:
         if self._handle is not None:
-            self._handle.close()
+            os.close(self._handle)
             self._handle = None
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    _BYTES = 0x10000
-    """What is locked, from the beginning on; the file need not have them."""
-
-    def _lock(handle: int) -> None:
-        os.lseek(handle, 0, os.SEEK_SET)
-        msvcrt.locking(handle, msvcrt.LK_NBLCK, _BYTES)
-
-    def _unlock(handle: int) -> None:
-        os.lseek(handle, 0, os.SEEK_SET)
-        msvcrt.locking(handle, msvcrt.LK_UNLCK, _BYTES)
-
-else:
-    import fcntl
-
-    def _lock(handle: int) -> None:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-    def _unlock(handle: int) -> None:
-        fcntl.flock(handle, fcntl.LOCK_UN)
