@@ -20,13 +20,21 @@ Appending
        quiet for 50 ms (git and editors write in several steps), then read. A file that is missing though its stamp
        knows it is given a second to come back, since git unlinks before it creates.
     2. One write of whole lines. A torn last line gets a line feed in front. A write that fails half-way is cut off.
-    3. Look whether the lines stand, as lines, in the file that now has this name; if not, append again.
-    4. Set the mtime, write the stamp, release the lock. The sync comes after that, and is the caller's.
+    3. Set the mtime, and look at the file that now has this name. If it is the one written to, and has grown by just
+       what was written, nobody else has written to it: stamp it. If not, read whether the lines stand in it, as lines;
+       append them again if they don't. The stamp is then left alone, so that whoever comes next reads the file.
+    4. Release the lock. The sync comes after that, and is the caller's.
+
+Somebody else at the same moment
+    Who writes before the look of 1 shows in the stamp. Between that look and that of 3, who puts another file in place
+    shows in the inode, who appends or cuts off in the size. A save in place shows in the size as well, unless all of it
+    falls into these microseconds and leaves exactly the size that is expected. Who comes after 3 shows in the stamp
+    again. If our lines are gone then, the journal has them.
 
 A crash
     before 2 leaves nothing; within 2 leaves a torn line that was never answered for, which is reported and kept; after
-    2 leaves a whole line. A stamp that is torn or behind costs one re-read. Handles are closed after each step: a held
-    one would block git on Windows and write to a replaced file elsewhere.
+    2 leaves a whole line. A stamp that is torn or behind costs one re-read. The file is closed after each append: a
+    handle that is held would block git on Windows and write to a replaced file elsewhere.
 """
 
 from __future__ import annotations
@@ -36,7 +44,7 @@ import errno
 import os
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
@@ -69,6 +77,11 @@ class Tail(NamedTuple):
     line_feeds: int
     newest_us: int
     torn: bool = False
+
+    @property
+    def size(self) -> int:
+        """How long the file is, in bytes; 0 if there is none."""
+        return 0 if self.fingerprint is None else self.fingerprint.size
 
 
 class Written(NamedTuple):
@@ -137,12 +150,30 @@ class AppendLog:
         path: The file.
         lock_path: Its lock file.
         stamp_path: Its stamp file.
+        begin: Called by whoever writes before the lock file is opened, that is before the first write, and before the
+            first after somebody took the folder of locks away.
     """
 
-    def __init__(self, path: Path, lock_path: Path, stamp_path: Path) -> None:
+    def __init__(self, path: Path, lock_path: Path, stamp_path: Path, begin: Callable[[], None] = lambda: None) -> None:
         self.path = path
-        self.lock = FileLock(lock_path)
+        self.lock = FileLock(lock_path, self._begin)
+        self._name = os.fspath(path)
         self._stamp = StampFile(stamp_path)
+        self._begin_writing = begin
+
+    @property
+    def was_written(self) -> bool:
+        """Whether this process has written to the file."""
+        return self._stamp.was_written
+
+    def close(self) -> None:
+        """Give the handles of lock and stamp back."""
+        self.lock.close()
+        self._stamp.close()
+
+    def _begin(self) -> None:
+        self._stamp.close()  # its folder may be another one now
+        self._begin_writing()
 
     # --- writing; the caller holds the lock -----------------------------------------------------------------------
 
@@ -165,7 +196,7 @@ class AppendLog:
             WriteFailed: It cannot be looked at.
         """
         try:
-            current = Fingerprint.at(self.path)
+            current = Fingerprint.at(self._name)
             stamp = self._stamp.read(current)
         except OSError as error:
             raise WriteFailed(self.path, error) from error
@@ -188,10 +219,10 @@ class AppendLog:
         for _ in range(_REPLACED_ATTEMPTS):
             handle = self._open(tail)
             if handle is not None:
-                size = 0 if tail.fingerprint is None else tail.fingerprint.size
-                self._write(handle, b"\n" + lines if tail.torn else lines, size, created=tail.fingerprint is None)
+                data = b"\n" + lines if tail.torn else lines
+                self._write(handle, data, tail.size, created=tail.fingerprint is None)
                 try:
-                    written = self._landed(handle, tail, size, lines, newest_us)
+                    written = self._landed(handle, tail, lines, newest_us)
                 except OSError as error:
                     os.close(handle)
                     raise WriteFailed(self.path, error, "The post was not confirmed") from error
@@ -250,7 +281,7 @@ class AppendLog:
                     return patiently(lambda: os.open(self.path, _APPEND | os.O_CREAT | os.O_EXCL, 0o666))
                 except FileExistsError:
                     return None
-            handle = patiently(lambda: os.open(self.path, _APPEND))
+            handle = patiently(lambda: os.open(self._name, _APPEND))
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -276,27 +307,23 @@ class AppendLog:
                 self.path.unlink(missing_ok=True)
             raise WriteFailed(self.path, error, "Nothing was posted") from error
 
-    def _landed(self, handle: int, tail: Tail, size: int, lines: bytes, newest_us: int) -> Written | None:
+    def _landed(self, handle: int, tail: Tail, lines: bytes, newest_us: int) -> Written | None:
         """Stamp what was written; None if it does not stand, as lines, in the file that has our name now."""
-        current = Fingerprint.at(self.path)
-        if current is None or current.inode != os.fstat(handle).st_ino:
-            return None
-        start = max(0, size - 1)
-        end = (b"" if size else b"\n") + read_at(handle, start, current.size - start)
-        found = end.find(b"\n" + lines)
-        if found < 0:
-            return None
-        offset = size + found
-        created = tail.fingerprint is None
-        if offset != size + tail.torn:
-            # Somebody else wrote at the same moment. Without a stamp, whoever comes next reads the file anew.
-            return Written(handle, count_line_feeds(handle, offset) + 1, created)
+        written = Written(handle, tail.line_feeds + tail.torn + 1, tail.fingerprint is None)
+        inode = os.fstat(handle).st_ino if tail.fingerprint is None else tail.fingerprint.inode
         set_mtime(handle, time.time_ns())
-        after = Fingerprint.of(os.fstat(handle))
-        if after.size == offset + len(lines):
+        current = Fingerprint.at(self._name)
+        if current is None or current.inode != inode:
+            return None
+        if current.size == tail.size + tail.torn + len(lines):
             line_feeds = tail.line_feeds + tail.torn + lines.count(b"\n")
-            self._stamp.write(Stamp(after, tail.generation, line_feeds, newest_us))
-        return Written(handle, tail.line_feeds + tail.torn + 1, created)
+            self._stamp.write(Stamp(current, tail.generation, line_feeds, newest_us))
+            return written
+        # Somebody else wrote at the same moment. Without a stamp, whoever comes next reads the file anew.
+        start = max(0, tail.size - 1)
+        end = (b"" if tail.size else b"\n") + read_at(handle, start, current.size - start)
+        found = end.find(b"\n" + lines)
+        return None if found < 0 else written._replace(first_line=count_line_feeds(handle, tail.size + found) + 1)
 
     def _read_tail(self, current: Fingerprint, stamp: Stamp | None) -> Tail | None:
         """Line feeds, last timestamp and tornness, read from the file; None if it moved meanwhile."""

@@ -9,10 +9,10 @@ that it may be forgotten. Whoever writes or shortens it holds the log's lock.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 
+from mq_server.kept import KeptFile
 from mq_server.names import ID_LENGTH, is_id
 
 LIMIT_BYTES = 64 * 1024 * 1024
@@ -29,22 +29,15 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._file = KeptFile(path, appends=True)
         self.size_bytes = 0
         """What this process has written to it since it last read it, and what it read; others write too."""
 
     def append(self, lines: bytes) -> None:
         """Add whole lines. That it fails is no reason to refuse a post."""
         try:
-            try:
-                handle = os.open(self.path, _APPEND, 0o666)
-            except FileNotFoundError:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                handle = os.open(self.path, _APPEND, 0o666)
-            try:
-                os.write(handle, lines)
-                self.size_bytes += len(lines)
-            finally:
-                os.close(handle)
+            self._file.write(lines)
+            self.size_bytes += len(lines)
         except OSError as error:
             log.warning("%s: %s. What is posted now is not guarded against git and editors", self.path, error.strerror)
 
@@ -88,5 +81,6 @@ class Journal:
         new.replace(self.path)
         self.size_bytes = size
 
-
-_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0)
+    def close(self) -> None:
+        """Close the file; the next write opens it again."""
+        self._file.close()

@@ -17,7 +17,8 @@ ID_LENGTH = 26
 REF_SUFFIX_LENGTH = 4
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _ID = re.compile(rf"[0-7][{_CROCKFORD}]{{25}}")
-_CHANNEL = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_NAME_CHARACTERS = 64
+_CHANNEL = re.compile(rf"[a-z0-9][a-z0-9_-]{{0,{_NAME_CHARACTERS - 1}}}")
 # Windows opens a device, not a file, for these names whatever the extension
 # (learn.microsoft.com, "Naming Files, Paths, and Namespaces").
 _DEVICES = frozenset(["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))])
@@ -36,11 +37,20 @@ def check_name(what: str, name: object) -> str:
     Raises:
         InvalidName: It is outside the grammar, or a Windows device name.
     """
-    if not isinstance(name, str) or not _CHANNEL.fullmatch(name):
-        raise InvalidName(what, name, _NAME_RULE)
-    if name in _DEVICES:
-        raise InvalidName(what, name, "is a device on Windows; choose another name")
-    return name
+    fault = _NAME_RULE
+    if isinstance(name, str) and len(name) <= _NAME_CHARACTERS:
+        fault = _fault_of(name)
+        if not fault:
+            return name
+    raise InvalidName(what, name, fault)
+
+
+@lru_cache(maxsize=1024)  # the same few names come with every post
+def _fault_of(name: str) -> str:
+    """What is wrong with a name; empty when nothing is."""
+    if not _CHANNEL.fullmatch(name):
+        return _NAME_RULE
+    return "is a device on Windows; choose another name" if name in _DEVICES else ""
 
 
 # --- ids and times -------------------------------------------------------------------------------------------------
@@ -48,8 +58,13 @@ def check_name(what: str, name: object) -> str:
 
 def mint_id(time_us: int) -> str:
     """A new ULID (github.com/ulid/spec) whose 48 bits of milliseconds are those of `time_us` (microseconds)."""
-    number = (time_us // 1000) << 80 | int.from_bytes(os.urandom(10), "big")
-    return id_text(number)
+    number = int.from_bytes(os.urandom(10), "big")
+    return _millisecond(time_us // 1000) + "".join([_PAIRS[number >> shift & 1023] for shift in range(70, -1, -10)])
+
+
+@lru_cache(maxsize=64)  # posts come many a millisecond
+def _millisecond(number: int) -> str:
+    return id_text(number << 80)[:10]
 
 
 def id_number(message_id: str) -> int:
@@ -132,5 +147,6 @@ def parse_reference(text: object) -> Reference | None:
 
 def as_names(what: str, names: str | Iterable[str]) -> tuple[str, ...]:
     """One name or several, checked, without repeats, in the order given."""
-    given = [names] if isinstance(names, str) else list(names)
-    return tuple(dict.fromkeys(check_name(what, name) for name in given))
+    if isinstance(names, str):
+        return (check_name(what, names),)
+    return tuple(dict.fromkeys([check_name(what, name) for name in names]))

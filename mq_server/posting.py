@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from mq_server.board import SceneBoard
@@ -95,8 +95,7 @@ class Posting(Writing, Replying, SceneBoard):
                 faults.append(f"{of}: {error}")
 
         sender = checked(_true_sender, sender, caller) or ""
-        own_rules = partial(checked_payload, schemas=self._schemas, strict=self.config.strict_types)
-        kind_and_payload = checked(own_rules, msg_type, payload)
+        kind_and_payload = checked(self._checked_payload, msg_type, payload)
         plain: dict[str, Any] = {}
         if kind_and_payload:
             msg_type, plain = kind_and_payload
@@ -111,7 +110,7 @@ class Posting(Writing, Replying, SceneBoard):
         roster = self.config.channels
         if wait_reply_s is not None and roster and sender and sender not in (*roster, *ALWAYS_ALLOWED):
             faults.append(f"nobody can answer {sender!r}, which is not on the roster: put it there, or do not wait")
-        if isinstance(drafts, str) or not all(isinstance(draft, str) and draft for draft in drafts):
+        if isinstance(drafts, str) or (drafts and not all(isinstance(draft, str) and draft for draft in drafts)):
             faults.append("drafts must be a list of texts such as scenes/q2.fountain#L10-L20@3f2a91c")
         judged = plain.get("of") if msg_type in _JUDGEMENTS else None
         if reply_to or replaces or judged or channel == "*":
@@ -126,7 +125,7 @@ class Posting(Writing, Replying, SceneBoard):
             channels = checked(self._recipients, channel, sender, parent, corrected) or ()
         if faults:
             raise InvalidRequest(faults)
-        created = self._check_new(channels)
+        self._check_new(channels)
         if scene is None and (corrected or parent):
             source = corrected or parent
             scene = self._index.channels[source.channel].scene(source.row) if source else None
@@ -144,16 +143,21 @@ class Posting(Writing, Replying, SceneBoard):
             replaces=None if corrected is None else self._id_of(corrected),
         )
         if dedup_key is None:
-            posted = await self._post_new(draft, channels, created, parent)
+            posted = await self._post_new(draft, channels, parent)
         else:
             # A caller that goes away leaves the post to its end: were the sender's lock let go of before the line
             # stands, the same call made again would not find it.
-            keyed = asyncio.ensure_future(self._post_once(draft, channels, created, parent, everybody=channel == "*"))
+            keyed = asyncio.ensure_future(self._post_once(draft, channels, parent, everybody=channel == "*"))
             keyed.add_done_callback(lambda done: done.cancelled() or done.exception())
             posted = await asyncio.shield(keyed)
         if draft.scene and draft.msg_type == _VERSION:
             posted = replace(posted, advice=await self.iteration_advice(draft.scene))
         return posted if wait_reply_s is None else await self._with_reply(posted, wait_reply_s)
+
+    @cached_property
+    def _checked_payload(self) -> Callable[[str | None, object], tuple[str, dict[str, Any]]]:
+        """The check of a type and its payload by this production's rules."""
+        return partial(checked_payload, schemas=self._schemas, strict=self.config.strict_types)
 
     def _recipients(
         self, channel: str | Iterable[str] | None, sender: str, parent: Place | None, corrected: Place | None
@@ -176,19 +180,18 @@ class Posting(Writing, Replying, SceneBoard):
             raise InvalidRequest(["channel is empty: name at least one recipient"])
         return names
 
-    def _check_new(self, channels: Sequence[str]) -> set[str]:
-        """The channels this post makes; refuses those outside the roster and those that look like a slip."""
+    def _check_new(self, channels: Sequence[str]) -> None:
+        """Refuse channels outside the roster, and new ones that look like a slip."""
         roster = self.config.channels
-        new = {name for name in channels if not self._store.mailbox(name).path.exists()}
         for name in channels:
             if roster and name not in roster and name not in ALWAYS_ALLOWED:
                 raise UnknownChannel(name, roster, roster=True)
-        if new and not roster:
+        new = [] if roster else [name for name in channels if self._store.is_new(name)]
+        if new:
             existing = self._store.channels()[0]
             for name in sorted(new):
                 if near_miss(name, existing):
                     raise UnknownChannel(name, existing)
-        return new
 
 
 def _is_key(key: object) -> bool:

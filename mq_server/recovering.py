@@ -189,7 +189,7 @@ class Recovering(Room):
         stored = await super()._append(append)
         for name in append.logs:
             size = self._store.journal(name).size_bytes
-            if size > max(_TRIM_BYTES, 2 * self._trimmed_bytes.get(name, 0)) and name not in self._trimming:
+            if size > _TRIM_BYTES and size > 2 * self._trimmed_bytes.get(name, 0) and name not in self._trimming:
                 self._trimming[name] = asyncio.get_running_loop().create_task(self._trim(name))
         return stored
 

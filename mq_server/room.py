@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -62,8 +62,8 @@ class Room:
         """Whether what was written survives a power cut once it is answered."""
         return self.config.durability == "disk"
 
-    async def _append(self, append: Append) -> Stored:
-        return await self._store.submit(append)
+    def _append(self, append: Append) -> Awaitable[Stored]:
+        return self._store.submit(append)
 
     def _deliverable(self, channel: str, reader: str) -> list[int]:
         """The unread rows of a channel in file order, without what has expired or been superseded."""

@@ -93,6 +93,7 @@ class Schemas:
 
     def __init__(self, root: Path) -> None:
         self._folder = root / FOLDER
+        self._prefix = f"{self._folder}{os.sep}"
         self._read: dict[str, tuple[tuple[int, int, int], Schema | list[Problem]]] = {}
 
     def get(self, msg_type: str) -> Schema | None:
@@ -130,23 +131,22 @@ class Schemas:
         return sorted(path for path in entries if path.suffix == _SUFFIX and not path.name.startswith("."))
 
     def _load(self, msg_type: str) -> Schema | list[Problem] | None:
-        name = f"{msg_type}{_SUFFIX}"
-        shown = f"{FOLDER}/{name}"
+        known = self._read.get(msg_type)
         try:
-            status = os.stat(f"{self._folder}{os.sep}{name}")  # noqa: PTH116 - every post comes here
+            status = os.stat(f"{self._prefix}{msg_type}{_SUFFIX}")  # noqa: PTH116 - every post comes here
             fingerprint = status.st_mtime_ns, status.st_size, status.st_ino
-            known = self._read.get(msg_type)
             if known and known[0] == fingerprint:
                 return known[1]
-            path = self._folder / name
-            if name not in {file.name for file in self._files()}:
+            path = self._folder / f"{msg_type}{_SUFFIX}"
+            if path.name not in {file.name for file in self._files()}:
                 return None  # a file system that ignores case has taken another type's file for this one's
-            loaded = parsed(shown, path.read_bytes())
+            loaded = parsed(f"{FOLDER}/{path.name}", path.read_bytes())
         except (FileNotFoundError, NotADirectoryError):
-            self._read.pop(msg_type, None)
+            if known:
+                del self._read[msg_type]
             return None
         except OSError as error:
-            return [Problem(shown, 0, f"cannot be read: {error.strerror or error}")]
+            return [Problem(f"{FOLDER}/{msg_type}{_SUFFIX}", 0, f"cannot be read: {error.strerror or error}")]
         self._read[msg_type] = fingerprint, loaded
         return loaded
 

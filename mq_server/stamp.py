@@ -17,6 +17,8 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
+from mq_server.kept import KeptFile
+
 _NUMBERS_LENGTH = 200  # seven numbers; an inode has up to 128 bits on Windows
 _STAMP_LENGTH = _NUMBERS_LENGTH + len(" 01234567\n")
 
@@ -35,14 +37,14 @@ class Fingerprint(NamedTuple):
         return cls(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
 
     @classmethod
-    def at(cls, path: Path) -> Fingerprint | None:
+    def at(cls, path: Path | str) -> Fingerprint | None:
         """The fingerprint of the file of this name; None if there is none.
 
         Raises:
             OSError: It is a folder or a device, or may not be looked at.
         """
         try:
-            stat = path.stat()
+            stat = os.stat(path)  # noqa: PTH116 - every post comes here
         except (FileNotFoundError, NotADirectoryError):
             return None
         if not stat_module.S_ISREG(stat.st_mode):
@@ -64,8 +66,8 @@ class Stamp(NamedTuple):
 
     def encode(self) -> bytes:
         """The stamp file's content: seven numbers and their CRC, of constant length."""
-        numbers = b" ".join(b"%d" % number for number in (*self.fingerprint, *self[1:])).ljust(_NUMBERS_LENGTH)
-        return b"%s %08x\n" % (numbers, zlib.crc32(numbers))
+        numbers = (b"%d %d %d %d %d %d %d" % (*self.fingerprint, *self[1:])).ljust(_NUMBERS_LENGTH)
+        return b"%b %08x\n" % (numbers, zlib.crc32(numbers))
 
     @classmethod
     def decode(cls, data: bytes) -> Stamp | None:
@@ -89,7 +91,13 @@ class StampFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._file = KeptFile(path, appends=False)
         self._written: Stamp | None = None
+
+    @property
+    def was_written(self) -> bool:
+        """Whether this process has written it."""
+        return self._written is not None
 
     def read(self, current: Fingerprint | None) -> Stamp | None:
         """The stamp as it stands, or None.
@@ -114,17 +122,12 @@ class StampFile:
     def write(self, stamp: Stamp) -> None:
         """Replace the stamp. One that cannot be written disagrees with the file, which costs a re-read, no more."""
         with contextlib.suppress(OSError):
-            flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
-            try:
-                handle = os.open(self._path, flags, 0o666)
-            except FileNotFoundError:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                handle = os.open(self._path, flags, 0o666)
-            try:
-                os.write(handle, stamp.encode())
-            finally:
-                os.close(handle)
+            self._file.write(stamp.encode())
             self._written = stamp
+
+    def close(self) -> None:
+        """Close the file; the next write opens it again."""
+        self._file.close()
 
 
 def new_generation(stamp: Stamp | None) -> int:

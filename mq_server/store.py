@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from mq_server.appendlog import AppendLog
@@ -53,7 +54,7 @@ class Store:
         self._leases: dict[str, Leases] = {}
         self._locks: dict[str, FileLock] = {}
         self._journals: dict[str, Journal] = {}
-        self._writer = Writer(self._begin_writing, self._creating_lock(), self.journal, self._ring)
+        self._writer = Writer(self._creating_lock(), self.journal, self._ring)
 
     # --- files ----------------------------------------------------------------------------------------------------
 
@@ -63,7 +64,12 @@ class Store:
         Raises:
             InvalidName: It is no channel's name.
         """
-        return self._log("", channel)
+        return self._logs.get(channel) or self._log("", channel)
+
+    def is_new(self, channel: str) -> bool:
+        """Whether there is no mailbox of this name, and this process never wrote to one."""
+        log = self.mailbox(channel)
+        return not (log.was_written or log.path.exists())
 
     def receipts(self, channel: str) -> AppendLog:
         """The log of a channel's receipts.
@@ -220,6 +226,7 @@ class Store:
                 self.root / f"{name}{SUFFIX}",
                 runtime / "locks" / f"{locked_as or name}.lock",
                 runtime / "stamps" / f"{name}.stamp",
+                partial(self._begin_writing, name),
             )
             self._logs[name] = log
         return log
@@ -232,13 +239,18 @@ class Store:
         return self._writer.submit(append)
 
     async def close(self) -> None:
-        """Finish what is queued and give the lock handles back."""
+        """Finish what is queued and give the kept handles back."""
         await self._writer.close()
-        locks = [log.lock for log in self._logs.values()] + [leases.lock for leases in self._leases.values()]
-        for lock in [*locks, *self._locks.values()]:
+        for log in self._logs.values():
+            log.close()
+        for journal in self._journals.values():
+            journal.close()
+        for lock in (*self._locks.values(), *(leases.lock for leases in self._leases.values())):
             lock.close()
 
-    def _begin_writing(self) -> None:
+    def _begin_writing(self, name: str) -> None:
+        if name in self._journals:
+            self._journals[name].close()  # its folder may be another one now
         if not self._runtime.exists():
             self.prepare()
 

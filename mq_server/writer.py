@@ -15,8 +15,8 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -34,11 +34,12 @@ _WEIGHT = 0.2
 
 
 class Stored(NamedTuple):
-    """A message as it was written: minted id and time, and its line number in each mailbox."""
+    """A message as it was written: minted id and time, its line number in each mailbox, the mailboxes made for it."""
 
     id: str
     time_us: int
     lines: dict[str, int]
+    created: Sequence[str] = ()
 
 
 @dataclass(slots=True)
@@ -74,7 +75,6 @@ class Writer:
     """Writes what a process appends.
 
     Args:
-        begin: Called before each write; makes the folder if it is the first.
         creating: The lock of whoever makes a log: before it is there, nobody knows that it has a lock to be held.
         journal: The journal of a log, by its name.
         written: Told the names of logs that were written to, before they are synced.
@@ -82,12 +82,10 @@ class Writer:
 
     def __init__(
         self,
-        begin: Callable[[], None],
         creating: FileLock,
         journal: Callable[[str], Journal],
         written: Callable[[Iterable[str]], None],
     ) -> None:
-        self._begin = begin
         self._creating = creating
         self._journal = journal
         self._written = written
@@ -99,22 +97,23 @@ class Writer:
         self._sync_s = 0.0
 
     def submit(self, append: Append) -> asyncio.Future[Stored]:
-        """Queue an append for the writer thread; the future ends when it is durable, or with what went wrong.
+        """Have an append written; the future ends when it is durable, or with what went wrong.
 
-        An append whose future is cancelled in the same round of the event loop is left out; later it can't be any more.
+        A durable append whose future is cancelled in the same round of the event loop is left out; later, and if it
+        need not be durable, it can't be any more.
         """
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[Stored] = loop.create_future()
+        one = _Asked(append, loop.create_future())
+        if not append.durable and not self._asked and self._committed_here([one]):
+            return one.done  # there is no sync to share, so there is nobody to wait for
         if not self._asked:
             loop.call_soon(self._hand_over)
-        self._asked.append(_Asked(append, done))
-        return done
+        self._asked.append(one)
+        return one.done
 
     def _hand_over(self) -> None:
         asked, self._asked = [one for one in self._asked if not one.done.done()], []
-        if asked and not self._handed_over:
-            groups = list(_same_targets(asked))
-            asked = [one for group in groups if not self._committed_here(group) for one in group]
+        asked = [one for group in _same_targets(asked) if not self._committed_here(group) for one in group]
         if asked:
             self._handed_over += len(asked)
             self._queue.put(asked)
@@ -123,8 +122,8 @@ class Writer:
     def _committed_here(self, group: list[_Asked]) -> bool:
         """Commit a group at once, if that is a matter of microseconds; whether it was."""
         appends = [one.append for one in group]
-        if any(append.durable for append in appends) and (len(group) > 1 or self._sync_s > _QUICK_S):
-            return False  # of several callers, the next ones get ready while the thread syncs
+        if self._handed_over or (self._sync_s > _QUICK_S and any(append.durable for append in appends)):
+            return False
         outcomes: list[Stored | BaseException]
         try:
             outcomes = self._commit(appends, at_once=True)
@@ -180,36 +179,40 @@ class Writer:
         Raises:
             _Later: It cannot be done at once; nothing was written.
         """
-        self._begin()
         logs = group[0].logs
+        locks: list[FileLock] = []
         minted: list[Stored] = []
         written: dict[str, Written] = {}
         stopped: tuple[str, MailError] | None = None
         try:
-            with ExitStack() as locks:
-                tails = self._held(locks, logs, 0.0 if at_once else group[0].lock_timeout_s, at_once=at_once)
-                lines: dict[str, list[bytes]] = {name: [] for name in logs}
-                time_us = 0
-                for append in group:
-                    if append.known is None:
-                        next_us = next_time_us(tails, None if append.follows_any else MAX_AHEAD_US)
-                        time_us = max(time_us + 1, append.after_us + 1, next_us)
-                        minted.append(Stored(mint_id(time_us), time_us, {}))
-                    else:
-                        minted.append(Stored(*append.known, {}))
-                    for name in logs:
-                        lines[name].append(append.encode(minted[-1].id, minted[-1].time_us, name))
-                for name, log in logs.items():
-                    try:
-                        newest_us = time_us or tails[name].newest_us
-                        written[name] = log.append(tails[name], b"".join(lines[name]), newest_us)
-                        self._journal(name).append(b"".join(lines[name]))
-                    except MailError as error:
-                        if not written:
-                            raise
-                        stopped = (name, error)
-                        break
+            tails = self._held(locks, logs, 0.0 if at_once else group[0].lock_timeout_s, at_once=at_once)
+            lines: dict[str, list[bytes]] = {name: [] for name in logs}
+            follows_any = any(append.follows_any for append in group)  # all or none do: the logs are of one kind
+            time_us = 0
+            next_us = next_time_us(tails, None if follows_any else MAX_AHEAD_US)
+            for append in group:
+                if append.known is None:
+                    time_us = next_us = max(next_us, append.after_us + 1)
+                    next_us += 1
+                    stored = Stored(mint_id(time_us), time_us, {})
+                else:
+                    stored = Stored(*append.known, {})
+                minted.append(stored)
+                for name in logs:
+                    lines[name].append(append.encode(stored.id, stored.time_us, name))
+            for name, log in logs.items():
+                data = b"".join(lines[name])
+                try:
+                    written[name] = log.append(tails[name], data, time_us or tails[name].newest_us)
+                    self._journal(name).append(data)
+                except MailError as error:
+                    if not written:
+                        raise
+                    stopped = (name, error)
+                    break
         finally:
+            for lock in reversed(locks):
+                lock.release()
             if written:
                 self._written(written)
             unconfirmed = self._sync(logs, written, durable=any(append.durable for append in group))
@@ -217,21 +220,34 @@ class Writer:
             return [PartlyPosted(stored.id, list(written), *stopped) for stored in minted]
         if unconfirmed:
             return [unconfirmed] * len(minted)
-        for number, stored in enumerate(minted):
-            stored.lines.update({name: written[name].first_line + number for name in logs})
-        return list(minted)
+        created = [name for name in logs if written[name].created]
+        for name in logs:
+            for line, stored in enumerate(minted, written[name].first_line):
+                stored.lines[name] = line
+        return [stored._replace(created=created) for stored in minted] if created else list(minted)
 
     def _held(
-        self, locks: ExitStack, logs: dict[str, AppendLog], timeout_s: float, *, at_once: bool
+        self, locks: list[FileLock], logs: dict[str, AppendLog], timeout_s: float, *, at_once: bool
     ) -> dict[str, Tail]:
-        """Hold the locks of the logs; their ends.
+        """Take the locks of the logs; their ends.
+
+        Args:
+            locks: Gets what was taken, for whoever calls to give back.
+            logs: The logs by name.
+            timeout_s: How long to try for each lock, in seconds.
+            at_once: Whether waiting for anything is out of the question.
 
         Raises:
             _Later: `at_once`, and somebody else holds one, or has touched a file.
         """
+
+        def take(lock: FileLock) -> None:
+            lock.acquire(timeout_s)
+            locks.append(lock)
+
         try:
             for name in sorted(logs):
-                locks.enter_context(logs[name].lock.held(timeout_s))
+                take(logs[name].lock)
         except LockTimeout:
             if at_once:
                 raise _Later from None
@@ -244,7 +260,7 @@ class Writer:
             return tails
         tails = {name: log.tail() for name, log in logs.items()}
         if any(tail.fingerprint is None for tail in tails.values()):
-            locks.enter_context(self._creating.held(timeout_s))
+            take(self._creating)
             tails = {name: log.tail() for name, log in logs.items()}  # git may have made it meanwhile
         return tails
 
@@ -257,7 +273,7 @@ class Writer:
                 logs[name].sync(append, durable=durable)
             except WriteFailed as error:
                 failure = failure or error
-        if durable:
+        if durable and written:
             self._sync_s += _WEIGHT * (time.perf_counter() - began - self._sync_s)
         return failure
 
@@ -279,10 +295,11 @@ def next_time_us(tails: dict[str, Tail], max_ahead_us: int | None = MAX_AHEAD_US
         tails: The ends.
         max_ahead_us: A predecessor further ahead of the clock is not followed; None follows any.
     """
-    now = time.time_ns() // 1000
-    newest = [tail.newest_us for tail in tails.values()]
-    followed = [time_us for time_us in newest if max_ahead_us is None or time_us - now <= max_ahead_us]
-    return max(now, max(followed, default=0) + 1)
+    next_us = now = time.time_ns() // 1000
+    for tail in tails.values():
+        if tail.newest_us >= next_us and (max_ahead_us is None or tail.newest_us - now <= max_ahead_us):
+            next_us = tail.newest_us + 1
+    return next_us
 
 
 def _same_targets(asked: list[_Asked]) -> Iterator[list[_Asked]]:

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 from mq_server.columns import Place
 from mq_server.errors import InvalidRequest, KeyTaken, MessageTooLong, UnknownReference
 from mq_server.guarding import Guarding
-from mq_server.message import Draft, Message, encode_line
-from mq_server.names import check_name, format_time, id_text
+from mq_server.message import Draft, Encode, Message, encode_line
+from mq_server.names import check_name, id_text
 from mq_server.outcomes import Posted, Recipient
 from mq_server.writer import Append, Stored
 
-_SAMPLE_ID = "0" * 26
-_HEAD = b'{"id":"%b","timestamp":"%b","channel":"%b"'
-"""How every line begins; the rest of it is the same in all mailboxes."""
-_HEAD_BYTES = len(_HEAD % (_SAMPLE_ID.encode(), format_time(0).encode(), b""))
 _KEY_US = 24 * 3600 * 1_000_000
 
 
 class Writing(Guarding):
     """The part of the façade that writes posts."""
 
-    async def _post_new(self, draft: Draft, channels: Sequence[str], created: set[str], parent: Place | None) -> Posted:
-        encode, size = _encoder(draft)
+    async def _post_new(self, draft: Draft, channels: Sequence[str], parent: Place | None) -> Posted:
+        encode, size = draft.encoder()
         size += max(map(len, channels))
         if size > self.config.max_message_bytes:
             raise MessageTooLong(size, self.config.max_message_bytes)
@@ -34,13 +30,12 @@ class Writing(Guarding):
         waiting = {name: self._store.presence.count(name) for name in channels}
         stored = await self._write(encode, channels)
         message = draft.message(stored.id, stored.time_us, channels[0], stored.lines[channels[0]])
-        return Posted(
-            message=message, recipients=tuple(self._recipient(name, created, waiting[name]) for name in channels)
-        )
+        recipients = [self._recipient(name, stored.created, waiting[name]) for name in channels]
+        return Posted(message=message, recipients=tuple(recipients))
 
     async def _write(
         self,
-        encode: Callable[[str, int, str], bytes],
+        encode: Encode,
         channels: Iterable[str],
         known: tuple[str, int] | None = None,
     ) -> Stored:
@@ -49,7 +44,7 @@ class Writing(Guarding):
         await self._shelf.posted(logs)
         return stored
 
-    def _recipient(self, name: str, created: set[str], waiting: int) -> Recipient:
+    def _recipient(self, name: str, created: Container[str], waiting: int) -> Recipient:
         known = self._shelf.is_loaded(name)
         return Recipient(
             channel=name,
@@ -62,7 +57,7 @@ class Writing(Guarding):
     # --- posting under a key ----------------------------------------------------------------------------------------
 
     async def _post_once(
-        self, draft: Draft, channels: Sequence[str], created: set[str], parent: Place | None, *, everybody: bool
+        self, draft: Draft, channels: Sequence[str], parent: Place | None, *, everybody: bool
     ) -> Posted:
         """Post under a key, or complete what was posted under it."""
         if not self._store.has_runtime():
@@ -71,7 +66,7 @@ class Writing(Guarding):
             await self._shelf.refresh(channels)
             earlier = self._posted_before(draft.sender, str(draft.dedup_key), channels)
             if earlier is None:
-                return await self._post_new(draft, channels, created, parent)
+                return await self._post_new(draft, channels, parent)
             return await self._complete(earlier, draft, channels, everybody=everybody)
 
     def _posted_before(self, sender: str, key: str, channels: Iterable[str]) -> Place | None:
@@ -103,14 +98,14 @@ class Writing(Guarding):
         await self._shelf.refresh(reached)
         indexes = self._index.channels
         missing = [name for name in reached if name not in indexes or identity not in indexes[name].rows]
-        created = {name for name in missing if not self._store.mailbox(name).path.exists()}
+        created: Container[str] = ()
         waiting = {name: self._store.presence.count(name) for name in reached}
         if missing:
 
             def encode(_: str, __: int, channel: str) -> bytes:
                 return encode_line(message.stored() | {"channel": channel})
 
-            await self._write(encode, missing, known=(message.id, message.time_us))
+            created = (await self._write(encode, missing, known=(message.id, message.time_us))).created
         recipients = tuple(self._recipient(name, created, waiting[name]) for name in reached)
         return Posted(message=message, recipients=recipients, duplicate=True, differs=differs)
 
@@ -119,25 +114,6 @@ class Writing(Guarding):
         if row is None:  # gone since it was found
             raise UnknownReference(id_text(identity))
         return row
-
-
-def _encoder(draft: Draft) -> tuple[Callable[[str, int, str], bytes], int]:
-    """What makes the line of a draft from its id, its time in microseconds and its channel; and the line's length in
-    bytes without the channel's name."""
-
-    def encode(message_id: str, time_us: int, channel: str) -> bytes:
-        return encode_line(draft.message(message_id, time_us, channel, 0).stored())
-
-    line = encode(_SAMPLE_ID, 0, "")
-    if draft.expires_in_us is not None:  # which is counted from the time
-        return encode, len(line)
-    rest = line[_HEAD_BYTES:]
-    return (
-        lambda message_id, time_us, channel: b"".join(
-            (_HEAD % (message_id.encode(), format_time(time_us).encode(), channel.encode()), rest)
-        ),
-        len(line),
-    )
 
 
 def _content(message: Message | Draft) -> tuple[Any, ...]:

@@ -109,7 +109,7 @@ def indexed(lines: Iterable[bytes], channel: str = "narrator", names: Names | No
 # --- one log ---------------------------------------------------------------------------------------------------------
 
 
-_locks: list[FileLock] = []
+_locks: list[FileLock | AppendLog] = []
 
 
 def new_lock(path: Path) -> FileLock:
@@ -124,7 +124,7 @@ def new_log(root: Path, name: str = "narrator") -> AppendLog:
     log = AppendLog(
         root / f"{name}.jsonl", root / ".mq" / "locks" / f"{name}.lock", root / ".mq" / "stamps" / f"{name}.stamp"
     )
-    _locks.append(log.lock)
+    _locks.append(log)
     return log
 
 

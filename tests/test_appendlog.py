@@ -272,7 +272,7 @@ def test_an_editor_that_holds_the_file_is_waited_for(tmp_path: Path, monkeypatch
     real_open = os.open
 
     def refusing(path: Path, flags: int, *rest: int) -> int:
-        if path == log.path and next(refusals, False):
+        if Path(path) == log.path and next(refusals, False):
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         return real_open(path, flags, *rest)
 

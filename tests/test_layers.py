@@ -12,7 +12,8 @@ from tests.support import output
 
 PACKAGE = Path(mq_server.__file__).parent
 LAYERS = [
-    {"errors", "outline", "stamp"},
+    {"errors", "kept", "outline"},
+    {"stamp"},
     {"blocks", "names", "repository", "schemas"},
     {"message"},
     {"outcomes"},

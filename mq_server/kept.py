@@ -1,0 +1,62 @@
+"""A small file of our own that is written at every post: stamps and journals. Its handle is kept open.
+
+Whoever deletes or replaces the file takes its name away, which `fstat` tells; whoever moves its folder also moves the
+lock that is held for writing, and the owner of that lock closes this.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_KEEPS = os.name != "nt"
+"""Windows refuses to delete or replace a file that anybody holds open."""
+_FLAGS = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0)
+
+
+class KeptFile:
+    """A file that is only written here, at its end or, overwriting what stands there, at its start.
+
+    Whoever writes holds a lock for it.
+
+    Args:
+        path: The file; made, with its folder, by the first write.
+        appends: Whether it is written at its end.
+    """
+
+    def __init__(self, path: Path, *, appends: bool) -> None:
+        self.path = path
+        self._appends = appends
+        self._handle: int | None = None
+
+    def write(self, data: bytes) -> None:
+        """Write some bytes.
+
+        Raises:
+            OSError: The system refused; a part of them may have been written.
+        """
+        if self._handle is not None and not os.fstat(self._handle).st_nlink:
+            self.close()
+        if self._handle is None:
+            self._handle = self._opened()
+        elif not self._appends:
+            os.lseek(self._handle, 0, os.SEEK_SET)
+        try:
+            os.write(self._handle, data)
+        finally:
+            if not _KEEPS:
+                self.close()
+
+    def close(self) -> None:
+        """Close the file; the next write opens it again."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    def _opened(self) -> int:
+        flags = _FLAGS | (os.O_APPEND if self._appends else 0)
+        try:
+            return os.open(self.path, flags, 0o666)
+        except FileNotFoundError:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            return os.open(self.path, flags, 0o666)
