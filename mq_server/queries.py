@@ -70,7 +70,7 @@ class Queries(Tracking):
         """
         checked_limit(limit)
         check_name("channel", channel)
-        scope = None if before else [channel]
+        scope = self._scope_of(before, channel) if before else [channel]
 
         def answer() -> Page:
             index = self._existing(channel)
