@@ -122,7 +122,7 @@ class Posting(Writing, Replying, SceneBoard):
         if isinstance(drafts, str) or (drafts and not all(isinstance(draft, str) and draft for draft in drafts)):
             faults.append("drafts must be a list of texts such as scenes/q2.fountain#L10-L20@3f2a91c")
         judged = plain.get("of") if msg_type in _JUDGEMENTS else None
-        if replaces or (channel == "*" and not roster):
+        if replaces:
             await self._shelf.refresh()
         parent: Named | None = await self._referred_to(reply_to, "reply_to", faults) if reply_to else None
         corrected: Place | None = checked(self._resolve, replaces, of="replaces") if replaces else None
@@ -203,7 +203,7 @@ class Posting(Writing, Replying, SceneBoard):
                 raise InvalidRequest(["channel is missing: name the recipient, or give reply_to to answer its sender"])
             return as_names("channel", parent.sender)
         if channel == "*":
-            known = self.config.channels or sorted(self._index.channels)
+            known = self.config.channels or sorted({*self._store.channels()[0], *self._store.archived_channels()[0]})
             everyone = tuple(name for name in known if name not in (sender, *ALWAYS_ALLOWED))
             if not everyone:
                 raise InvalidRequest(["channel '*' means everybody but you, and there is nobody else yet"])

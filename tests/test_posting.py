@@ -343,7 +343,8 @@ def test_who_names_a_line_has_no_mailbox_indexed_for_it(tmp_path: Path) -> None:
         said = {"sender": "a", "payload": {"text": "x"}}
         await room.post("narrator", msg_type="note", reply_to=f"narrator:2~{known_id(2)[-4:]}", **said)
         await room.post("narrator", msg_type="feedback", sender="a", payload={"text": "x", "of": "dialogist:1"})
-        await room.post(["narrator", "dialogist"], msg_type="note", **said)
+        everybody = await room.post("*", msg_type="note", **said)
+        assert [to.channel for to in everybody.recipients] == ["dialogist", "narrator"]
         assert not room._index.channels
         await room.post("narrator", msg_type="note", reply_to=f"narrator:1~{known_id(2)[-4:]}", **said)
         assert list(room._index.channels) == ["narrator"], "the line has moved: its own mailbox knows where to"
