@@ -50,7 +50,18 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import NamedTuple
 
-from mq_server.blocks import BOM, READ, Block, count_line_feeds, opened, patiently, read_at, read_blocks, sync_folder
+from mq_server.blocks import (
+    BOM,
+    READ,
+    Block,
+    count_line_feeds,
+    opened,
+    patiently,
+    read_at,
+    read_blocks,
+    read_line,
+    sync_folder,
+)
 from mq_server.errors import FileVanished, MailError, WriteFailed
 from mq_server.locks import FileLock
 from mq_server.message import Unreadable, parse_fields
@@ -440,6 +451,21 @@ class AppendLog:
             if seen is None or os.fstat(handle).st_ino != seen.inode:
                 raise FileNotFoundError(errno.ENOENT, "replaced while it was read", str(self.path))
             yield from read_blocks(handle, change.start, seen.size, change.first_line)
+
+    def line(self, number: int) -> bytes:
+        """The bytes of a line, without its end; empty if there is none, or it is blank.
+
+        Args:
+            number: From 1.
+
+        Raises:
+            OSError: The file cannot be read.
+        """
+        with opened(self.path) as handle:
+            seen = Fingerprint.of(os.fstat(handle))
+            stamp = self._stamp.read(seen)
+            line_feeds = stamp.line_feeds if stamp is not None and stamp.fingerprint == seen else None
+            return read_line(handle, seen.size, number, line_feeds)
 
     def read_span(self, offset: int, length: int) -> bytes:
         """The bytes at one place.

@@ -87,6 +87,49 @@ def read_blocks(handle: int, start: int, stop: int, first_line: int) -> Iterator
         offset, rest = offset + len(block), data[len(block) :]
 
 
+def read_line(handle: int, stop: int, number: int, line_feeds: int | None) -> bytes:
+    """The bytes of a line, without its end; empty if there is none, or it is blank.
+
+    Args:
+        handle: The file, open.
+        stop: Its size.
+        number: The line's, from 1.
+        line_feeds: How many the file has, if that is known: then the latter half of the lines is looked for from the
+            end.
+    """
+    start, first_line = 0, 1
+    if line_feeds is not None and number > line_feeds // 2:
+        start, first_line = _line_start(handle, stop, line_feeds + 2 - number), number
+    for block in read_blocks(handle, start, stop, first_line):
+        if block.first_line > number:
+            break
+        if number <= block.first_line + block.data.count(b"\n"):  # or in the next, if this one ends with a line feed
+            for _, found, line in block.lines():
+                if found == number:
+                    return line
+    return b""
+
+
+def _line_start(handle: int, stop: int, line_feeds: int) -> int:
+    """Where a line begins; `stop` if it is not there.
+
+    Args:
+        handle: The file, open.
+        stop: Its size.
+        line_feeds: How many there are from the one before the line on.
+    """
+    if line_feeds < 1:
+        return stop
+    while stop > 0:
+        start = max(0, stop - _BLOCK_BYTES)
+        data = read_at(handle, start, stop - start)
+        found = data.count(b"\n")
+        if found >= line_feeds:
+            return start + len(data.rsplit(b"\n", line_feeds)[0]) + 1
+        stop, line_feeds = start, line_feeds - found
+    return 0
+
+
 def read_at(handle: int, offset: int, length: int) -> bytes:
     """The bytes at a place; fewer where the file ends."""
     os.lseek(handle, offset, os.SEEK_SET)  # os.pread does not exist on Windows

@@ -255,6 +255,9 @@ def near_miss(name: str, known: Iterable[str]) -> bool:
 
 def _nearest(name: str, known: Iterable[str], cutoff: float) -> str:
     """The known name that is most like `name`; empty if none is like it by `cutoff` (0 to 1)."""
+    known = list(known)
+    if not known:
+        return ""
     from difflib import get_close_matches
 
-    return next(iter(get_close_matches(name, list(known), n=1, cutoff=cutoff)), "")
+    return next(iter(get_close_matches(name, known, n=1, cutoff=cutoff)), "")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mq_server.columns import Place
 from mq_server.errors import MailboxFull, ReplyTooDeep
 from mq_server.names import DEAD_LETTERS, id_number, id_text
 from mq_server.room import Room
@@ -16,11 +15,18 @@ ALWAYS_ALLOWED = ("notes", DEAD_LETTERS)
 class Guarding(Room):
     """The part of the façade that refuses what is too much."""
 
-    async def _check_guards(self, channels: Sequence[str], parent: Place | None, corrected: str | None) -> None:
-        """Refuse what the limits of mq.toml forbid."""
+    async def _check_guards(self, channels: Sequence[str], parent: str | None, corrected: str | None) -> None:
+        """Refuse what the limits of mq.toml forbid.
+
+        Args:
+            channels: Where the post goes.
+            parent: The id of the message that it answers.
+            corrected: The id of the message that it corrects.
+        """
         limit = self.config.max_reply_depth
         if limit and parent is not None:
-            root, depth = self._depth(parent)
+            await self._shelf.refresh()
+            root, depth = self._depth(id_number(parent))
             if depth > limit:
                 raise ReplyTooDeep(depth, limit, id_text(root))
         limits = {}
@@ -46,10 +52,10 @@ class Guarding(Room):
         rows = self._deliverable(channel, channel)
         return any(amendments.original(index.identity(row)) == original for row in rows)
 
-    def _depth(self, parent: Place) -> tuple[int, int]:
+    def _depth(self, parent: int) -> tuple[int, int]:
         """The root of a reply to `parent`, and how many messages stand above the reply."""
         amendments = self._index.amendments()
-        identity: int | None = amendments.original(self._index.channels[parent.channel].identity(parent.row))
+        identity: int | None = amendments.original(parent)
         above: dict[int, None] = {}
         while identity is not None and identity not in above:
             above[identity] = None

@@ -99,8 +99,9 @@ class FileLock:
             raise LockTimeout(self.path, timeout_s)
         try:
             self._acquire(time.monotonic() + timeout_s, timeout_s, make)
-        except BaseException:
-            if not (make and self._keeps):
+        except BaseException as error:
+            # A handle that could not be locked may stay for the next try; one that may be locked must not.
+            if not (make and self._keeps and isinstance(error, LockTimeout)):
                 self._drop()
             self._threads.release()
             raise

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mq_server.board import SceneBoard
 from mq_server.columns import Place
@@ -18,8 +19,8 @@ from mq_server.errors import (
     near_miss,
 )
 from mq_server.guarding import ALWAYS_ALLOWED
-from mq_server.message import Draft
-from mq_server.names import as_names, check_name
+from mq_server.message import Draft, Unreadable, parse_line
+from mq_server.names import as_names, check_name, parse_reference
 from mq_server.outcomes import Posted
 from mq_server.replying import Replying
 from mq_server.vetting import checked_payload
@@ -32,6 +33,14 @@ _YEAR_S = 366 * 86400
 _JUDGEMENTS = ("score", "finalize", "feedback")
 _VERSION = "scene"
 _KEY_CHARACTERS = 200
+
+
+class Named(NamedTuple):
+    """What a post takes over from the message that it answers or judges."""
+
+    id: str
+    sender: str
+    scene: str | None
 
 
 class Posting(Writing, Replying, SceneBoard):
@@ -95,8 +104,7 @@ class Posting(Writing, Replying, SceneBoard):
                 faults.append(f"{of}: {error}")
 
         sender = checked(_true_sender, sender, caller) or ""
-        own_rules = partial(checked_payload, schemas=self._schemas, strict=self.config.strict_types)
-        kind_and_payload = checked(own_rules, msg_type, payload)
+        kind_and_payload = checked(self._checked_payload, msg_type, payload)
         plain: dict[str, Any] = {}
         if kind_and_payload:
             msg_type, plain = kind_and_payload
@@ -114,28 +122,29 @@ class Posting(Writing, Replying, SceneBoard):
         if isinstance(drafts, str) or (drafts and not all(isinstance(draft, str) and draft for draft in drafts)):
             faults.append("drafts must be a list of texts such as scenes/q2.fountain#L10-L20@3f2a91c")
         judged = plain.get("of") if msg_type in _JUDGEMENTS else None
-        if reply_to or replaces or judged or channel == "*":
+        if replaces:
             await self._shelf.refresh()
-        parent: Place | None = checked(self._resolve, reply_to, of="reply_to") if reply_to else None
+        parent: Named | None = await self._referred_to(reply_to, "reply_to", faults) if reply_to else None
         corrected: Place | None = checked(self._resolve, replaces, of="replaces") if replaces else None
         if isinstance(judged, str):
-            place = checked(self._resolve, judged, of="payload.of")
-            plain["of"] = self._id_of(place) if place else judged
+            named = await self._referred_to(judged, "payload.of", faults)
+            plain["of"] = named.id if named else judged
         channels: tuple[str, ...] = ()
         if channel is not None or parent or corrected or not (reply_to or replaces):
             channels = checked(self._recipients, channel, sender, parent, corrected) or ()
         if faults:
             raise InvalidRequest(faults)
         self._check_new(channels)
-        if scene is None and (corrected or parent):
-            source = corrected or parent
-            scene = self._index.channels[source.channel].scene(source.row) if source else None
+        if scene is None and corrected:
+            scene = self._index.channels[corrected.channel].scene(corrected.row)
+        elif scene is None and parent:
+            scene = parent.scene
         draft = Draft(
             sender=sender,
             msg_type=str(msg_type),
             payload=plain,
             scene=scene,
-            reply_to=None if parent is None else self._id_of(parent),
+            reply_to=None if parent is None else parent.id,
             to=channels if len(channels) > 1 else None,
             urgent=urgent,
             expires_in_us=None if expires_in_s is None else round(expires_in_s * 1e6),
@@ -144,19 +153,47 @@ class Posting(Writing, Replying, SceneBoard):
             replaces=None if corrected is None else self._id_of(corrected),
         )
         if dedup_key is None:
-            posted = await self._post_new(draft, channels, parent)
+            posted = await self._post_new(draft, channels)
         else:
             # A caller that goes away leaves the post to its end: were the sender's lock let go of before the line
             # stands, the same call made again would not find it.
-            keyed = asyncio.ensure_future(self._post_once(draft, channels, parent, everybody=channel == "*"))
+            keyed = asyncio.ensure_future(self._post_once(draft, channels, everybody=channel == "*"))
             keyed.add_done_callback(lambda done: done.cancelled() or done.exception())
             posted = await asyncio.shield(keyed)
         if draft.scene and draft.msg_type == _VERSION:
             posted = replace(posted, advice=await self.iteration_advice(draft.scene))
         return posted if wait_reply_s is None else await self._with_reply(posted, wait_reply_s)
 
+    @cached_property
+    def _checked_payload(self) -> Callable[[str | None, object], tuple[str, dict[str, Any]]]:
+        """The check of a type and its payload by this production's rules."""
+        return partial(checked_payload, schemas=self._schemas, strict=self.config.strict_types)
+
+    async def _referred_to(self, reference: str, argument: str, faults: list[str]) -> Named | None:
+        """What a reference names; None, and a fault more, if that is nothing or several.
+
+        Where it says on which line of a mailbox that has not been read, just that line is: a post needs no index. (Of
+        lines that differ under one id, which is a Problem, the one named counts then, and not the one shown.)
+        """
+        known = parse_reference(reference)
+        channel = known.channel if known and known.channel in self._store.channels()[0] else ""
+        if known and channel and not self._shelf.is_loaded(channel):
+            with suppress(OSError, Unreadable):
+                line = await asyncio.to_thread(self._store.mailbox(channel).line, known.line)
+                message = parse_line(line, channel, known.line)
+                if message.id.endswith(known.suffix):
+                    return Named(message.id, message.sender, message.scene)
+        await self._shelf.refresh([channel] if channel else None)
+        try:
+            place = self._resolve(reference)
+        except MailError as error:
+            faults.append(f"{argument}: {error}")
+            return None
+        index = self._index.channels[place.channel]
+        return Named(self._id_of(place), index.sender(place.row), index.scene(place.row))
+
     def _recipients(
-        self, channel: str | Iterable[str] | None, sender: str, parent: Place | None, corrected: Place | None
+        self, channel: str | Iterable[str] | None, sender: str, parent: Named | None, corrected: Place | None
     ) -> tuple[str, ...]:
         if channel is None and corrected is not None:
             identity = self._index.channels[corrected.channel].identity(corrected.row)
@@ -164,9 +201,9 @@ class Posting(Writing, Replying, SceneBoard):
         if channel is None:
             if parent is None:
                 raise InvalidRequest(["channel is missing: name the recipient, or give reply_to to answer its sender"])
-            return as_names("channel", self._index.channels[parent.channel].sender(parent.row))
+            return as_names("channel", parent.sender)
         if channel == "*":
-            known = self.config.channels or sorted(self._index.channels)
+            known = self.config.channels or sorted({*self._store.channels()[0], *self._store.archived_channels()[0]})
             everyone = tuple(name for name in known if name not in (sender, *ALWAYS_ALLOWED))
             if not everyone:
                 raise InvalidRequest(["channel '*' means everybody but you, and there is nobody else yet"])

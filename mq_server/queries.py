@@ -65,7 +65,7 @@ class Queries(Searching):
         """
         checked_limit(limit)
         check_name("channel", channel)
-        scope = None if before else [channel]
+        scope = self._scope_of(before, channel) if before else [channel]
 
         def answer() -> Page:
             index = self._existing(channel)

@@ -198,6 +198,14 @@ class Room:
                     raise
                 raise UnknownReference(text, _TIME_HINT) from None
 
+    def _scope_of(self, reference: str, channel: str) -> list[str] | None:
+        """What must be looked at to find a place in a channel's order: the channel alone, or None for every file.
+
+        Every file is where an id may stand, or the end of one. A time, a `next` and nonsense stand in none.
+        """
+        known = parse_reference(reference)
+        return [channel] if known is None or known.channel == channel else None
+
     def _existing(self, channel: str, *readers: str | None) -> ChannelIndex | None:
         """The index of a channel, or None if nobody has posted to it yet; refuses a name that looks like a slip."""
         check_name("channel", channel)

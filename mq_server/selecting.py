@@ -80,9 +80,10 @@ class Selecting(Settling):
 
     def _scope(self, question: Question) -> list[str] | None:
         """What must be looked at for an answer; None for every file."""
-        if question.reply_to is not None or question.since is not None or not isinstance(question.channel, str):
+        channel = question.channel
+        if question.reply_to is not None or not isinstance(channel, str) or is_glob(channel):
             return None
-        return None if is_glob(question.channel) else [question.channel]
+        return self._scope_of(question.since, channel) if question.since else [channel]
 
     def _page(self, question: Question, among: Collection[str] | None = None, limit: int | None = None) -> Page:
         names = [name for name in self._named(question.channel) if among is None or name in among]

@@ -46,9 +46,9 @@ def checked_payload(
         SchemaError: The type's schema cannot be used.
     """
     if not isinstance(payload, Mapping):
-        from mq_server.payloads import dumped
+        from mq_server import payloads
 
-        msg_type, payload = dumped(msg_type, payload)
+        msg_type, payload = payloads.dumped(msg_type, payload)
     if not isinstance(msg_type, str) or not msg_type.strip():
         raise InvalidRequest(["msg_type is missing: name the kind of message, such as 'note'"])
     if not isinstance(payload, Mapping):
@@ -59,13 +59,13 @@ def checked_payload(
     if schema is None and _needs_no_model(msg_type, plain, strict):
         return msg_type, plain
 
-    from mq_server.payloads import expected, is_known, payload_faults, unknown_type
+    from mq_server import payloads
 
-    if strict and not is_known(msg_type, schema):
-        raise InvalidRequest([f"{unknown_type(msg_type, schemas)}; or add schemas/{msg_type}.json"])
-    faults = payload_faults(msg_type, plain, schema)
+    if strict and not payloads.is_known(msg_type, schema):
+        raise InvalidRequest([f"{payloads.unknown_type(msg_type, schemas)}; or add schemas/{msg_type}.json"])
+    faults = payloads.payload_faults(msg_type, plain, schema)
     if faults:
-        raise InvalidRequest([*faults, expected(msg_type, schema)])
+        raise InvalidRequest([*faults, payloads.expected(msg_type, schema)])
     return msg_type, plain
 
 

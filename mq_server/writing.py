@@ -20,12 +20,12 @@ _KEY_US = 24 * 3600 * 1_000_000
 class Writing(Guarding):
     """The part of the façade that writes posts."""
 
-    async def _post_new(self, draft: Draft, channels: Sequence[str], parent: Place | None) -> Posted:
+    async def _post_new(self, draft: Draft, channels: Sequence[str]) -> Posted:
         encode, size = draft.encoder()
         size += max(map(len, channels))
         if size > self.config.max_message_bytes:
             raise MessageTooLong(size, self.config.max_message_bytes)
-        await self._check_guards(channels, parent, draft.replaces)
+        await self._check_guards(channels, draft.reply_to, draft.replaces)
         # Counted now, since those who wait are gone with the message before the caller hears of it.
         waiting = {name: self._store.presence.count(name) for name in channels}
         stored = await self._write(encode, channels)
@@ -56,9 +56,7 @@ class Writing(Guarding):
 
     # --- posting under a key ----------------------------------------------------------------------------------------
 
-    async def _post_once(
-        self, draft: Draft, channels: Sequence[str], parent: Place | None, *, everybody: bool
-    ) -> Posted:
+    async def _post_once(self, draft: Draft, channels: Sequence[str], *, everybody: bool) -> Posted:
         """Post under a key, or complete what was posted under it."""
         if not self._store.has_runtime():
             self._store.prepare()  # before a lock file makes the folder
@@ -66,7 +64,7 @@ class Writing(Guarding):
             await self._shelf.refresh(channels)
             earlier = self._posted_before(draft.sender, str(draft.dedup_key), channels)
             if earlier is None:
-                return await self._post_new(draft, channels, parent)
+                return await self._post_new(draft, channels)
             return await self._complete(earlier, draft, channels, everybody=everybody)
 
     def _posted_before(self, sender: str, key: str, channels: Iterable[str]) -> Place | None:

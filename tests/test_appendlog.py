@@ -872,3 +872,52 @@ def test_a_reader_sees_what_stands_whatever_anybody_does(
     monkeypatch.setattr(appendlog, "GONE_S", 0.03)
     Anything.folder = tmp_path
     run_state_machine_as_test(Anything, settings=settings(examples(40), stateful_step_count=15))
+
+
+# --- a line by its number -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stamped", [False, True])
+@given(
+    texts=st.lists(st.sampled_from([b"", b" ", b"a", b"bb\r", b"c" * 9]), max_size=12),
+    end=st.sampled_from([b"", b"\n"]),
+    mark=st.sampled_from([b"", blocks.BOM]),
+    size=st.integers(10, 40),
+)
+@examples(60)
+def test_a_line_is_found_by_its_number_from_either_end(
+    tmp_path_factory: pytest.TempPathFactory, stamped: bool, texts: list[bytes], end: bytes, mark: bytes, size: int
+) -> None:
+    path = write(tmp_path_factory.mktemp("lines") / "x.jsonl", mark + b"\n".join(texts) + end)
+    data = path.read_bytes()
+    expected = {number: text for _, number, text in blocks.Block(0, 1, data).lines()}
+    line_feeds = data.count(b"\n") if stamped and (not data or data.endswith(b"\n")) else None
+    with pytest.MonkeyPatch.context() as patch, blocks.opened(path) as handle:
+        patch.setattr(blocks, "_BLOCK_BYTES", size)
+        for number in range(1, len(texts) + 4):
+            assert blocks.read_line(handle, len(data), number, line_feeds) == expected.get(number, b"")
+
+
+def test_a_line_near_the_end_is_found_without_reading_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = new_log(tmp_path / "narrator.jsonl")
+    texts = [line(number) for number in range(100)]
+    for text in texts:
+        append(log, text)
+    read = 0
+    real_read = blocks.read_at
+
+    def counted(handle: int, offset: int, length: int) -> bytes:
+        nonlocal read
+        data = real_read(handle, offset, length)
+        read += len(data)
+        return data
+
+    monkeypatch.setattr(blocks, "read_at", counted)
+    monkeypatch.setattr(blocks, "_BLOCK_BYTES", 1000)
+    assert log.line(98) == texts[97].rstrip()
+    assert read < 3000
+    assert log.line(3) == texts[2].rstrip()
+    assert read < 6000
+    with log.path.open("ab") as file:  # nobody has stamped that
+        file.write(texts[0])
+    assert (log.line(101), log.line(102)) == (texts[0].rstrip(), b"")

@@ -314,6 +314,59 @@ def test_a_full_disk_is_told_and_nothing_half_stays(tmp_path: Path, monkeypatch:
     assert len(stored(tmp_path)) == 2
 
 
+# --- what a post reads ----------------------------------------------------------------------------------------------
+
+REFERENCES = ("narrator:2", "narrator:2~{end}", "narrator:1~{end}", "narrator:9~{end}", "{end}", "{id}")
+
+
+def known(number: int, **keys: Any) -> bytes:
+    return line(number, id=known_id(number), **keys)
+
+
+@pytest.mark.parametrize("reference", REFERENCES)
+@pytest.mark.parametrize("stamped", [False, True])
+def test_a_reply_means_the_same_message_whether_the_mailbox_has_been_read_or_not(
+    tmp_path: Path, reference: str, stamped: bool
+) -> None:
+    write(tmp_path / "narrator.jsonl", known(1), known(2, scene="q2-s3", sender="dialogist"), known(3))
+    if stamped:
+        post(tmp_path)
+    named = reference.format(id=known_id(2), end=known_id(2)[-5:])
+
+    async def read_first(room: Mailroom) -> Posted:
+        await room.history("narrator")
+        return await room.post(sender="a", msg_type="note", payload={"text": "x"}, reply_to=named)
+
+    for posted in (post(tmp_path, None, reply_to=named), ask(tmp_path, read_first)):
+        assert posted.message.reply_to == known_id(2)
+        assert (posted.message.channel, posted.message.scene) == ("dialogist", "q2-s3")
+
+
+@pytest.mark.parametrize("reference", ["narrator:4", "narrator:5", "narrator:2~ZZZZ", "nobody:1", "narrator:3"])
+def test_a_line_that_is_no_message_or_another_one_cannot_be_answered(tmp_path: Path, reference: str) -> None:
+    write(tmp_path / "narrator.jsonl", known(1), known(2), b"torn\n", b"\n")
+    assert "reply_to: " in refused(tmp_path, reply_to=reference)
+
+
+def test_who_names_a_line_has_no_mailbox_indexed_for_it(tmp_path: Path) -> None:
+    write(tmp_path / "narrator.jsonl", known(1), known(2))
+    write(tmp_path / "dialogist.jsonl", known(3))
+
+    async def work(room: Mailroom) -> None:
+        said = {"sender": "a", "payload": {"text": "x"}}
+        await room.post("narrator", msg_type="note", reply_to=f"narrator:2~{known_id(2)[-4:]}", **said)
+        await room.post("narrator", msg_type="feedback", sender="a", payload={"text": "x", "of": "dialogist:1"})
+        everybody = await room.post("*", msg_type="note", **said)
+        assert [to.channel for to in everybody.recipients] == ["dialogist", "narrator"]
+        assert not room._index.channels
+        await room.post("narrator", msg_type="note", reply_to=f"narrator:1~{known_id(2)[-4:]}", **said)
+        assert list(room._index.channels) == ["narrator"], "the line has moved: its own mailbox knows where to"
+
+    ask(tmp_path, work)
+    assert [found["reply_to"] for found in stored(tmp_path) if "reply_to" in found] == [known_id(2)] * 2
+    assert stored(tmp_path)[3]["payload"]["of"] == known_id(3)
+
+
 UNWRITABLE = """
 import asyncio, concurrent.futures.thread, os, sys  # what is imported later may not be readable for that user
 from pathlib import Path

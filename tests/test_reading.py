@@ -496,3 +496,21 @@ def test_a_wait_that_acknowledges_loses_nothing_when_the_receipt_cannot_be_writt
         assert numbers(await room.wait("narrator", ack=True, timeout_s=0)) == [0]
 
     ask(tmp_path, work)
+
+
+@pytest.mark.parametrize("since", ["narrator:1", "narrator:1~{end}", "2026-11-22T00:00:00Z", "{token}"])
+def test_a_place_in_a_mailbox_is_found_without_looking_into_others(tmp_path: Path, since: str) -> None:
+    write(tmp_path / "narrator.jsonl", line(1, id=known_id(1)), line(2, id=known_id(2)))
+    write(tmp_path / "dialogist.jsonl", line(3))
+    token = read(tmp_path, since="narrator:1", limit=1).next
+
+    async def work(room: Mailroom) -> None:
+        given = since.format(end=known_id(1)[-4:], token=token)
+        await room.read("narrator", since=given)
+        if given.startswith("narrator"):
+            assert (await room.history("narrator", before=given)).messages == ()
+        assert list(room._index.channels) == ["narrator"]
+        assert (await room.read("narrator", since=known_id(2))).messages == ()
+        assert list(room._index.channels) == ["narrator", "dialogist"], "an id may stand anywhere"
+
+    ask(tmp_path, work)
