@@ -280,6 +280,9 @@ def test_people_take_part_by_the_same_facade_as_agents(tmp_path: Path) -> None:
             wrong = await http.post("/api/post", headers=headers, json=NOTE | {"payload": {"txt": "x"}})
             assert wrong.status_code == 400
             assert "payload.text" in wrong.json()["error"]
+            assert wrong.json()["faults"][0] == "payload.text: field required"
+            assert (await get(http, "form", type="note"))["fields"][0]["name"] == "text"
+            assert (await get(http, "form", type="nothing laid down"))["fields"] is None
             for fault in ({"sender": "No Name"}, {"channel": 3}, {"payload": []}, {"type": 1}, {"sender": None}):
                 assert (await http.post("/api/post", headers=headers, json=NOTE | fault)).status_code == 400
 

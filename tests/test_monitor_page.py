@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 from collections.abc import Awaitable, Callable, Iterator
@@ -367,13 +368,95 @@ def test_a_writer_posts_replies_and_marks_as_read(tmp_path: Path, browser: Brows
         expect(page.locator("#feed .payload")).to_have_text(["Rain or snow?", "Snow."])
         page.locator("#panel-thread .mark-read").click()
         expect(page.locator("#inbox")).to_be_hidden()
-        page.locator("#compose [name=type]").fill("score")
-        page.locator("#compose textarea").fill('{"of": 3}')
+        page.locator("#compose [name=type]").fill("something of our own")
+        page.locator("#compose textarea").fill('{"of": 3')
         page.locator("#compose .send").click()
-        expect(page.locator("#toast")).to_contain_text("payload.score")
-        expect(page.locator("#compose textarea")).to_have_value('{"of": 3}')
+        expect(page.locator("#toast")).to_contain_text("That is no JSON")
+        expect(page.locator("#compose textarea")).to_have_value('{"of": 3')
     (answer,) = elsewhere(tmp_path, lambda room: room.read("narrator")).messages
     assert (answer.sender, answer.msg_type, answer.reply_to) == ("writer", "answer", question.id)
+
+
+def test_a_type_with_fields_is_written_in_a_form(tmp_path: Path, browser: Browser) -> None:
+    asked = say(tmp_path, "Write it.", "dialogist")
+    with background(tmp_path) as url, opened(browser, url) as page:
+        page.locator("#me").fill("writer")
+        page.locator("#feed .message").click()
+        page.locator("#panel-thread .reply").click()
+        form = page.locator("#compose")
+        expect(form.locator("[name=text]")).to_be_visible()
+        form.locator("[name=type]").fill("dialogue")
+        expect(form.locator("[name=text]")).to_have_count(0)
+        line = form.get_by_label("line 1")
+        line.get_by_label("who").fill("Vreni")
+        form.locator(".send").click()
+        fault = line.locator(".field", has=page.get_by_label("text")).locator(".fault")
+        expect(fault).to_have_text("field required")
+        expect(line.get_by_label("text", exact=True)).to_be_focused()
+        expect(line.get_by_label("text", exact=True)).to_have_attribute("aria-invalid", "true")
+        line.get_by_label("text", exact=True).fill("Tea.")
+        form.get_by_role("button", name="Add line").click()
+        form.get_by_role("button", name="Add line").click()
+        form.get_by_label("line 3").get_by_label("who").fill("Anton")
+        form.get_by_label("line 3").get_by_label("text", exact=True).fill("Again?")
+        form.get_by_label("line 3").get_by_label("parenthetical").fill("tired")
+        form.locator(".send").click()  # the empty second line is left out
+        expect(page.locator("#feed .message").last.locator(".speeches dd")).to_have_count(2)
+        # What stands in the fields goes along into JSON, and back with what has no field.
+        form.locator("[name=type]").fill("score")
+        form.get_by_label("score", exact=True).fill("0.9")
+        form.get_by_role("button", name="Write JSON").click()
+        form.locator("[name=text]").fill('{"score": 1.5, "of": "dialogist:1", "rubric": {"pace": 0.5}, "mood": "dry"}')
+        form.get_by_role("button", name="Fill in fields").click()
+        expect(form.get_by_label("of", exact=True)).to_have_value("dialogist:1")
+        expect(form.get_by_label("entry 1").get_by_label("name")).to_have_value("pace")
+        form.locator(".send").click()
+        expect(form.locator(".fault")).to_have_text("input should be less than or equal to 1")
+        form.get_by_label("score", exact=True).fill("0.8")
+        form.locator("[name=channel]").fill("narrator")
+        form.locator(".send").click()
+        expect(page.locator("#feed .message").last).to_contain_text("pace")
+    (dialogue,) = elsewhere(tmp_path, lambda room: room.read("scene_director")).messages
+    assert dialogue.payload == {
+        "lines": [
+            {"who": "Vreni", "text": "Tea."},
+            {"who": "Anton", "text": "Again?", "parenthetical": "tired"},
+        ]
+    }
+    (score,) = elsewhere(tmp_path, lambda room: room.read("narrator")).messages
+    assert score.payload == {"of": asked.id, "score": 0.8, "rubric": {"pace": 0.5}, "mood": "dry"}
+
+
+def test_a_schema_of_ones_own_makes_a_form(tmp_path: Path, browser: Browser) -> None:
+    (tmp_path / "schemas").mkdir()
+    properties = {
+        "weather": {"enum": ["rain", "snow"]},
+        "takes": {"type": "integer", "minimum": 1},
+        "night": {"type": "boolean"},
+        "when": {"anyOf": [{"type": "string"}, {"type": "integer"}], "description": "a day or its number"},
+    }
+    schema = {"type": "object", "properties": properties, "required": ["weather", "night"]}
+    (tmp_path / "schemas" / "set_up.json").write_text(json.dumps(schema), encoding="utf-8")
+    with background(tmp_path) as url, opened(browser, url) as page:
+        page.locator("#me").fill("writer")
+        form = page.locator("#compose")
+        form.locator("[name=channel]").fill("narrator")
+        form.locator("[name=type]").fill("set_up")
+        form.get_by_label("night").check()
+        form.get_by_label("takes (optional)").fill("3")
+        form.get_by_label("when (optional)").fill("{")
+        form.locator(".send").click()
+        expect(form.locator(".fault")).to_contain_text("That is no JSON")
+        form.get_by_label("when (optional)").fill('"tomorrow"')
+        form.locator(".send").click()
+        expect(form.locator(".field", has=page.get_by_label("weather")).locator(".fault")).to_have_text(
+            "field required"
+        )
+        form.get_by_label("weather").select_option("snow")
+        form.locator(".send").click()
+        expect(page.locator("#feed .message")).to_have_count(1)
+    (message,) = elsewhere(tmp_path, lambda room: room.read("narrator")).messages
+    assert message.payload == {"weather": "snow", "takes": 3, "night": True, "when": "tomorrow"}
 
 
 def test_read_only_offers_nothing_to_write(tmp_path: Path, browser: Browser) -> None:

@@ -9,9 +9,10 @@ from starlette.requests import Request
 
 from mq_server import __version__
 from mq_server.answers import ChannelState, Traffic
-from mq_server.errors import InvalidRequest
+from mq_server.errors import InvalidRequest, UnknownType
 from mq_server.mailroom import Mailroom
 from mq_server.message import Message
+from mq_server.monitor.fields import fields_of
 from mq_server.monitor.fragments import heading, shown
 from mq_server.monitor.guard import Guard
 from mq_server.names import DEAD_LETTERS
@@ -117,6 +118,14 @@ class Lookups:
             "channels": list(thread.channels),
             "missing_parent": thread.missing_parent,
         }
+
+    async def form(self, request: Request) -> dict[str, Any]:
+        """The fields of a message type, for a form; None where nothing is laid down."""
+        try:
+            schema = await self._room.schema(_required(request, "type"))
+        except UnknownType:
+            return {"fields": None}
+        return {"fields": fields_of(schema)}
 
     async def status(self, request: Request) -> dict[str, Any]:
         """How far a message has come."""

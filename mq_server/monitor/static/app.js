@@ -224,7 +224,7 @@ listen({
   Enter: withCurrent((message) => act.thread(message.id)),
   r: withCurrent((message) => api.session.read_only || act.reply(message)),
   c: withCurrent((message) => copy(message.ref.split("~")[0])),
-  n: () => api.session.read_only || compose.text.focus(),
+  n: () => api.session.read_only || compose.focus(),
   g: () => feed.at("1970-01-01T00:00:00Z"),
   G: () => feed.newest(),
   s: () => panels.open("scenes", null),
