@@ -8,7 +8,7 @@ let numbered = 0;
 export class Form {
   constructor(fields) {
     this.group = new Group({ name: "", fields });
-    this.node = el("div", { class: "fields" }, this.group.node);
+    this.node = el("div", { class: "asked" }, this.group.node);
     this.extra = {};
   }
 
@@ -173,7 +173,8 @@ class Json extends Control {
 class Group extends Control {
   constructor(field, inRow = false) {
     super(field);
-    this.controls = field.fields.map(controlOf);
+    // In a row the short fields stand beside each other, above the long ones.
+    this.controls = (inRow ? field.fields.toSorted((one, other) => Number(one.long ?? 0) - Number(other.long ?? 0)) : field.fields).map(controlOf);
     const nodes = this.controls.map((control) => control.node);
     this.node = field.name && !inRow ? el("fieldset", { class: "field group" }, el("legend", {}, this.label), ...nodes) : el("div", { class: "group" }, ...nodes);
     this.input = this.controls[0]?.input;
