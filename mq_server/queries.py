@@ -98,7 +98,13 @@ class Queries(Searching):
         return await self._shelf.consistent(scope, answer)
 
     async def thread(
-        self, message_id: str, *, limit: int = 50, before: str | None = None, limit_bytes: int | None = None
+        self,
+        message_id: str,
+        *,
+        limit: int = 50,
+        before: str | None = None,
+        start: str | None = None,
+        limit_bytes: int | None = None,
     ) -> ThreadPage:
         """The whole conversation a message belongs to, across channels: parents before children.
 
@@ -106,6 +112,7 @@ class Queries(Searching):
             message_id: Any message of it, by any of its names.
             limit: At most so many: the last ones of that order.
             before: The `next` of the page before: what comes above it.
+            start: A message of it: it and what comes below, instead of the last ones.
             limit_bytes: At most so many bytes of JSON, but always one message.
 
         Raises:
@@ -116,29 +123,35 @@ class Queries(Searching):
         def answer() -> ThreadPage:
             index = self._index
             nodes = index.thread(self._resolve(message_id))
-            stop = len(nodes)
-            if before is not None:
-                upper = index.shown(self._resolve(before))
-                stop = next((number for number, node in enumerate(nodes) if node.place == upper), -1)
-                if stop < 0:
-                    raise InvalidRequest([f"before names {before!r}, which does not stand in this thread"])
-            window = nodes[max(0, stop - limit) : stop]
+            at = len(nodes)
+            for what, named in (("before", before), ("start", start)):
+                if named is not None:
+                    there = index.shown(self._resolve(named))
+                    at = next((number for number, node in enumerate(nodes) if node.place == there), -1)
+                    if at < 0:
+                        raise InvalidRequest([f"{what} names {named!r}, which does not stand in this thread"])
+            if start is None:
+                at, stop = max(0, at - limit), at
+            else:
+                stop = at + limit
+            window = nodes[at:stop]
             messages = self._shelf.load([node.place for node in window])
-            count = fitting(messages[::-1], Message.as_json, limit_bytes)
-            start = len(messages) - count
-            more = stop - count
+            # What there is no room for is left out at the end one comes from.
+            count = fitting(messages if start else messages[::-1], Message.as_json, limit_bytes)
+            first = 0 if start else len(messages) - count
+            shown, above = messages[first : first + count], at + first
             root = nodes[0].place
             parent = index.channels[root.channel].parents.get(root.row)
             return ThreadPage(
                 root=self._id_of(root),
-                messages=tuple(messages[start:]),
-                depths=tuple(node.depth for node in window[start:]),
+                messages=tuple(shown),
+                depths=tuple(node.depth for node in window[first : first + count]),
                 total=len(nodes),
                 participants=tuple(sorted({index.channels[at.channel].sender(at.row) for at, _ in nodes})),
                 channels=tuple(sorted({at.channel for at, _ in nodes})),
                 missing_parent=id_text(parent) if parent is not None and index.find(parent) is None else None,
-                next=messages[start].id if more and count else None,
-                remaining=more,
+                next=shown[0].id if above and shown else None,
+                remaining=above,
                 problems=self._shelf.problems(),
             )
 

@@ -280,6 +280,9 @@ def test_people_take_part_by_the_same_facade_as_agents(tmp_path: Path) -> None:
             wrong = await http.post("/api/post", headers=headers, json=NOTE | {"payload": {"txt": "x"}})
             assert wrong.status_code == 400
             assert "payload.text" in wrong.json()["error"]
+            assert wrong.json()["faults"][0] == "payload.text: field required"
+            assert (await get(http, "form", type="note"))["fields"][0]["name"] == "text"
+            assert (await get(http, "form", type="nothing laid down"))["fields"] is None
             for fault in ({"sender": "No Name"}, {"channel": 3}, {"payload": []}, {"type": 1}, {"sender": None}):
                 assert (await http.post("/api/post", headers=headers, json=NOTE | fault)).status_code == 400
 
@@ -346,10 +349,13 @@ def test_every_pair_of_colours_can_be_read_in_both_themes() -> None:
         for theme, block in zip(themes, re.findall(r":root \{(.*?)\}", sheet, re.S), strict=True):
             theme.update(re.findall(r"--([\w-]+): (#\w{6})", block))
     pairs = [(ink, paper) for ink in ("ink", "faint") for paper in ("paper", "raised", "well", "hover", "chosen")]
-    pairs += [("good", "good-paper"), ("bad", "bad-paper"), ("accent", "paper"), ("accent", "well"), ("bad", "well")]
+    pairs += [("good", "good-paper"), ("bad", "bad-paper"), ("paper", "ink")]
+    pairs += [(ink, paper) for ink in ("good", "bad", "accent") for paper in ("paper", "raised", "well")]
     for theme in themes:
         for ink, paper in pairs:
             assert contrast(from_hex(theme[ink]), from_hex(theme[paper])) >= 4.5, (ink, paper)
+    for theme, ink in zip(themes, ("#1b160b", "#ffffff"), strict=True):  # the buttons in the accent's colour
+        assert contrast(from_hex(ink), from_hex(theme["accent"])) >= 4.5
 
 
 # --- what is new ------------------------------------------------------------------------------------------------------

@@ -1,13 +1,8 @@
-"""The monitor in a real browser: what people see and do, and that no message can do anything."""
+"""The monitor in a real browser: what people see, and that no message can do anything."""
 
 from __future__ import annotations
 
-import asyncio
 import os
-import shutil
-from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,120 +10,30 @@ import pytest
 
 from mq_server.mailroom import Mailroom
 from mq_server.message import encode_line
+from tests.browsing import (
+    MANY,
+    NARROW,
+    a_scene,
+    chromium,
+    drag_to,
+    elsewhere,
+    expect,
+    needs_chromium,
+    number_in_sight,
+    opened,
+    say,
+    top_of,
+    write_many,
+)
 from tests.monitoring import background, write_hostile
 from tests.rendering import HOSTILE, said
 from tests.test_serve import served
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="there is no chromium on this machine: apt-get install chromium"
-)
-expect = playwright.expect
-WIDE, NARROW = {"width": 1400, "height": 900}, {"width": 400, "height": 800}
-TIMEOUT_MS = 15_000
-MANY = 100_000
-CHANNELS = ("narrator", "dialogist", "writer", "shot_composer")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Chromium."""
-    with playwright.sync_playwright() as runner:
-        # As root, as in most containers, Chromium runs only without its sandbox.
-        arguments = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-        started = runner.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield started
-        started.close()
-
-
-@contextmanager
-def opened(browser: Browser, url: str, viewport: Any = WIDE, **options: Any) -> Iterator[Page]:
-    """The page of a server, once it is live; nothing may go wrong in it, and nothing be asked of anybody else."""
-    context = browser.new_context(viewport=viewport, **options)
-    context.set_default_timeout(TIMEOUT_MS)
-    page = context.new_page()
-    wrong: list[str] = []
-    base = url.removesuffix("mcp")
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("console", lambda message: wrong.append(message.text) if "Content Security" in message.text else None)
-    page.on("request", lambda request: None if request.url.startswith(base) else wrong.append(request.url))
-    page.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
-    page.goto(base)
-    expect(page.locator("#link-state")).to_have_text("live")
-    expect(page.locator("#feed")).to_have_attribute("aria-busy", "false")
-    yield page
-    assert wrong == []
-    context.close()
-
-
-def elsewhere(root: Path, work: Callable[[Mailroom], Awaitable[Any]]) -> Any:
-    """Do something in the production's folder beside the server."""
-
-    async def worked() -> Any:
-        async with Mailroom(root) as room:
-            return await work(room)
-
-    # Playwright has an event loop on this thread.
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, worked()).result()
-
-
-def say(root: Path, text: str, channel: str = "narrator", **options: Any) -> Any:
-    """Post a note."""
-    options = {"sender": "scene_director", "msg_type": "note", "payload": {"text": text}} | options
-    return elsewhere(root, lambda room: room.post(channel, **options))
-
-
-def write_many(root: Path, count: int, *, channels: int) -> None:
-    """Write so many messages, as an editor would."""
-    for part in range(channels):
-        lines = (
-            encode_line(said(number, "note", {"text": f"message {number}"}, sender=f"agent_{number % 8}").stored())
-            for number in range(part + 1, count + 1, channels)
-        )
-        (root / f"{CHANNELS[part]}.jsonl").write_bytes(b"".join(lines))
-
-
-def top_of(page: Page, text: str) -> float:
-    """How far down the screen the message with that text stands, in pixels."""
-    box = page.locator("#feed .message").filter(has=page.get_by_text(text, exact=True)).bounding_box()
-    assert box
-    return float(box["y"])
-
-
-def a_scene(root: Path) -> str:
-    """A scene that failed, was told why, and passed; the id of the second version."""
-
-    async def play(room: Mailroom) -> str:
-        last = ""
-        for number, score in ((1, 0.45), (2, 0.9)):
-            blocks = [
-                {"kind": "action", "text": f"Rain, take {number}."},
-                {"kind": "line", "who": "Vreni", "text": "Tea."},
-            ]
-            version = await room.post(
-                "quality_assessor",
-                sender="scene_director",
-                msg_type="scene",
-                scene="q2-s3",
-                payload={"version": number, "title": "The Other Fifty", "blocks": blocks},
-            )
-            last = version.id
-            judged = {"of": last, "score": score}
-            await room.post(reply_to=last, sender="quality_assessor", msg_type="score", payload=judged)
-            if number == 1:
-                why = {"of": last, "text": "They both explain."}
-                await room.post(reply_to=last, sender="quality_assessor", msg_type="feedback", payload=why)
-        final = {"of": last, "score": 0.9}
-        await room.post(reply_to=last, sender="quality_assessor", msg_type="finalize", payload=final)
-        return last
-
-    return str(elsewhere(root, play))
+browser = pytest.fixture(scope="module")(chromium)
+pytestmark = needs_chromium
 
 
 # --- looking ----------------------------------------------------------------------------------------------------------
@@ -214,6 +119,45 @@ def test_a_thread_is_a_tree_with_the_delivery_of_its_message(tmp_path: Path, bro
         expect(panel.locator(".rungs .did")).to_have_text(["stored", "acked"])
 
 
+def test_a_long_thread_loads_its_parts(tmp_path: Path, browser: Browser) -> None:
+    root = said(1, "query", {"text": "Why?"})
+    replies = [said(number, "note", {"text": f"reply {number}"}, reply_to=root.id) for number in range(2, 1002)]
+    answer = said(1002, "answer", {"text": "deeper"}, reply_to=replies[499].id)
+    messages = [root, *replies, answer]
+    (tmp_path / "narrator.jsonl").write_bytes(b"".join(encode_line(each.stored()) for each in messages))
+    with background(tmp_path) as url, opened(browser, url) as page:
+        page.keyboard.press("/")
+        page.keyboard.type('"reply 500"')
+        page.locator(".hit").click()
+        expect(page.locator("#feed .message.current")).to_contain_text("reply 500")
+        page.keyboard.press("Escape")
+        page.keyboard.press("t")
+        panel = page.locator("#panel-thread")
+        expect(panel.locator(".chosen .payload")).to_have_text("reply 500")
+        expect(panel.locator(".panel-head")).to_contain_text("1,002 messages")
+        earlier, later = panel.locator(".more.earlier"), panel.locator(".more.later")
+        expect(earlier).to_have_text("299 earlier messages")
+        expect(later).to_have_text("303 later messages")
+        expect(panel.locator(".row, .chosen")).to_have_count(400)
+        later.click()
+        expect(later).to_have_text("104 later messages")
+        expect(later).to_be_focused()
+        later.click()
+        expect(later).to_have_count(0)
+        expect(panel.locator(".row").last).to_contain_text("reply 1001")
+        # An answer hangs below what it answers, also where that is the first of a part.
+        expect(panel.locator(".tree > li:has(> .row:has-text('reply 501')) > ol .gist")).to_have_text("deeper")
+        earlier.scroll_into_view_if_needed()
+        before = panel.evaluate("node => node.scrollHeight - node.scrollTop")
+        earlier.click()
+        expect(earlier).to_have_text("99 earlier messages")
+        assert abs(panel.evaluate("node => node.scrollHeight - node.scrollTop") - before) <= 1
+        earlier.click()
+        expect(panel.locator(".row, .chosen")).to_have_count(1002)
+        say(tmp_path, "one more", reply_to=root.id, sender="narrator", channel="writer")
+        expect(panel.locator(".panel-head")).to_contain_text("1,003 messages")
+
+
 def test_the_scene_board_shows_versions_scores_and_the_script(tmp_path: Path, browser: Browser) -> None:
     a_scene(tmp_path)
     with background(tmp_path) as url, opened(browser, url) as page:
@@ -284,54 +228,6 @@ def test_what_is_wrong_is_seen_at_once_with_what_to_do(tmp_path: Path, browser: 
         expect(panel).to_contain_text("mq settle dead_letters --reopen")
 
 
-def test_a_dead_letter_is_sent_back_or_acknowledged_by_a_button(tmp_path: Path, browser: Browser) -> None:
-    first, second = say(tmp_path, "one"), say(tmp_path, "two")
-    elsewhere(tmp_path, lambda room: room.settle("narrator", reject=[first.id, second.id], reason="no rain here"))
-    with background(tmp_path) as url, opened(browser, url) as page:
-        page.locator("#alarm button").click()
-        letters = page.locator("#panel-problems li")
-        expect(letters).to_have_count(2)
-        expect(letters.first).to_contain_text("from narrator: no rain here")
-        letters.first.get_by_role("button", name="Send back to narrator").click()
-        expect(page.locator("#toast")).to_have_text("Say first who you are")
-        page.locator("#me").fill("writer")
-        letters.first.get_by_role("button", name="Send back to narrator").click()
-        expect(letters).to_have_count(1)
-        letters.get_by_role("button", name="Acknowledge").click()
-        expect(page.locator("#alarm")).to_be_hidden()
-        expect(page.locator("#panel-problems")).to_contain_text("All is well")
-        expect(page.get_by_role("tab", name="Problems")).to_be_focused()
-    assert len(elsewhere(tmp_path, lambda room: room.read("narrator")).messages) == 1
-
-
-def test_vanished_messages_are_put_back_or_forgotten_by_a_button(tmp_path: Path, browser: Browser) -> None:
-    say(tmp_path, "stays")
-    path = tmp_path / "narrator.jsonl"
-    kept = path.read_bytes()
-    for text in ("wanted", "meant to go"):
-        say(tmp_path, text)
-    elsewhere(tmp_path, lambda room: room.read("narrator", ack=True))  # else it would be put back at once
-    with background(tmp_path) as url, opened(browser, url) as page:
-        expect(page.locator("#feed .message")).to_have_count(3)
-        path.write_bytes(kept)
-        expect(page.locator("#alarm")).to_contain_text("2 vanished messages")
-        expect(page.locator("#feed .payload")).to_have_text(["stays"])
-        page.locator("#alarm button").click()
-        page.locator("#me").fill("writer")
-        panel = page.locator("#panel-problems")
-        expect(panel.locator("li")).to_have_count(2)
-        expect(panel.locator("li").first).to_contain_text("A reader had it before.")
-        expect(panel.locator(".copy")).to_have_text(["mq recover", "mq recover --restore", "mq recover --accept"])
-        panel.locator("li").first.get_by_role("button", name="Put back").click()
-        expect(panel.locator("li")).to_have_count(1)
-        expect(page.locator("#feed .payload")).to_have_text(["stays", "wanted"])
-        panel.get_by_role("button", name="Forget").click()
-        panel.get_by_role("button", name="Forget for good?").click()
-        expect(page.locator("#alarm")).to_be_hidden()
-    assert elsewhere(tmp_path, lambda room: room.vanished()) == []
-    assert b"meant to go" not in path.read_bytes()
-
-
 def test_a_stalled_watcher_is_said(tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
     say(tmp_path, "x")
     looked_s = 1.0
@@ -346,73 +242,6 @@ def test_a_stalled_watcher_is_said(tmp_path: Path, browser: Browser, monkeypatch
         expect(page.locator("#panel-problems")).to_contain_text("42 s ago")
         looked_s = 0.5
         expect(page.locator("#alarm")).to_be_hidden()
-
-
-# --- taking part ------------------------------------------------------------------------------------------------------
-
-
-def test_a_writer_posts_replies_and_marks_as_read(tmp_path: Path, browser: Browser) -> None:
-    question = say(tmp_path, "Rain or snow?", "writer", msg_type="query", sender="narrator")
-    with background(tmp_path) as url, opened(browser, url) as page:
-        page.locator("#compose textarea").fill("Snow.")
-        page.locator("#compose .send").click()
-        expect(page.locator("#toast")).to_have_text("Say first who you are")
-        page.locator("#me").fill("writer")
-        page.locator("#me").press("Tab")
-        expect(page.locator("#inbox")).to_contain_text("1 unread for you")
-        page.locator("#feed .message").click()
-        page.locator("#panel-thread .reply").click()
-        expect(page.locator("#compose .answering")).to_contain_text("Answering writer:1")
-        page.locator("#compose textarea").press("Control+Enter")
-        expect(page.locator("#feed .payload")).to_have_text(["Rain or snow?", "Snow."])
-        page.locator("#panel-thread .mark-read").click()
-        expect(page.locator("#inbox")).to_be_hidden()
-        page.locator("#compose [name=type]").fill("score")
-        page.locator("#compose textarea").fill('{"of": 3}')
-        page.locator("#compose .send").click()
-        expect(page.locator("#toast")).to_contain_text("payload.score")
-        expect(page.locator("#compose textarea")).to_have_value('{"of": 3}')
-    (answer,) = elsewhere(tmp_path, lambda room: room.read("narrator")).messages
-    assert (answer.sender, answer.msg_type, answer.reply_to) == ("writer", "answer", question.id)
-
-
-def test_read_only_offers_nothing_to_write(tmp_path: Path, browser: Browser) -> None:
-    say(tmp_path, "x")
-    with background(tmp_path, read_only=True) as url, opened(browser, url) as page:
-        page.locator("#feed .message").click()
-        expect(page.locator("#panel-thread .copy")).to_be_visible()
-        expect(page.locator("#compose")).to_be_hidden()
-        expect(page.locator("#me")).to_be_hidden()
-        expect(page.locator("#panel-thread .reply")).to_have_count(0)
-        elsewhere(tmp_path, lambda room: room.settle("narrator", reject="narrator:1", reason="no"))
-        page.locator("#alarm button").click()
-        expect(page.locator("#panel-problems .copy")).to_contain_text("mq settle dead_letters --reopen")
-        expect(page.locator("#panel-problems li .actions")).to_have_count(0)
-
-
-def test_the_keyboard_goes_everywhere(tmp_path: Path, browser: Browser) -> None:
-    for number in range(3):
-        say(tmp_path, f"note {number}")
-    with background(tmp_path) as url, opened(browser, url) as page:
-        page.keyboard.press("k")
-        expect(page.locator(".message.current")).to_contain_text("note 2")
-        page.keyboard.press("k")
-        page.keyboard.press("t")
-        expect(page.locator("#panel-thread .chosen")).to_contain_text("note 1")
-        page.keyboard.press("j")
-        page.keyboard.press("Enter")
-        expect(page.locator("#panel-thread .chosen")).to_contain_text("note 2")
-        page.keyboard.press("?")
-        expect(page.locator("#keys")).to_be_visible()
-        page.keyboard.press("Escape")
-        expect(page.locator("#keys")).to_be_hidden()
-        page.keyboard.press("r")
-        page.keyboard.type("j/?")
-        expect(page.locator("#compose textarea")).to_have_value("j/?")
-        page.keyboard.press("Escape")
-        for key, name in (("s", "Scenes"), ("a", "Activity"), ("p", "Problems"), ("/", "Search")):
-            page.keyboard.press(key)
-            expect(page.get_by_role("tab", name=name)).to_have_attribute("aria-selected", "true")
 
 
 # --- safety, width, size ----------------------------------------------------------------------------------------------
@@ -539,27 +368,3 @@ def test_the_scrollbar_of_a_filtered_feed_spans_what_it_shows(tmp_path: Path, br
         assert feed.locator(".message:not([data-sender=agent_1])").count() == 0
         drag_to(page, 0)
         expect(feed.get_by_text("message 1", exact=True)).to_be_in_viewport()
-
-
-def drag_to(page: Page, share: float) -> None:
-    """Put the scrollbar of the feed to a share of its way, and wait until messages stand there."""
-    move = """async share => {
-        const node = document.getElementById("feed");
-        node.scrollTop = Math.round((node.scrollHeight - node.clientHeight) * share);
-        const given_up = performance.now() + 15_000;
-        do await new Promise(requestAnimationFrame);
-        while (!(IN_SIGHT)() && performance.now() < given_up);
-    }"""
-    page.evaluate(move.replace("IN_SIGHT", IN_SIGHT), share)
-
-
-def number_in_sight(page: Page) -> int:
-    """The number of the first message that is wholly in sight."""
-    return int(str(page.evaluate(f"({IN_SIGHT})().querySelector('.payload').innerText")).split()[-1])
-
-
-IN_SIGHT = """() => {
-    const { top, bottom } = document.getElementById("feed").getBoundingClientRect();
-    const boxes = [...document.querySelectorAll("#feed .message")].map((node) => [node, node.getBoundingClientRect()]);
-    return boxes.find(([, box]) => box.top >= top && box.bottom <= bottom)?.[0];
-}"""

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mq_server import searching
-from mq_server.answers import Activity, Hits, Page
+from mq_server.answers import Activity, Hits, Page, ThreadPage
 from mq_server.errors import InvalidRequest, UnknownChannel, UnknownReference
 from mq_server.mailroom import Mailroom
 from mq_server.message import Message
@@ -157,6 +157,23 @@ def test_a_thread_pages_back_by_any_name_of_any_version_or_copy(tmp_path: Path) 
 
     production(tmp_path, other=[said(20)])
     ask(tmp_path, work)
+
+
+def test_a_part_of_a_thread_starts_at_a_message(tmp_path: Path) -> None:
+    production(tmp_path, narrator=[said(0), *(said(number, reply_to=0) for number in range(1, 6)), said(9)])
+
+    def part(start: int, **options: Any) -> ThreadPage:
+        return ask(tmp_path, lambda room: room.thread(known_id(0), start=known_id(start), **options))
+
+    page = part(2, limit=2)
+    assert numbers(page.messages) == [2, 3]
+    assert page.depths == (1, 1)
+    assert (page.remaining, page.next, page.total) == (2, known_id(2), 6)
+    assert numbers(part(4, limit=9).messages) == [4, 5]
+    assert numbers(part(1, limit_bytes=1).messages) == [1]
+    assert (part(0).next, part(0).remaining) == (None, 0)
+    with pytest.raises(InvalidRequest, match="start names"):
+        part(9)
 
 
 def test_a_thread_of_an_orphan_names_the_missing_parent(tmp_path: Path) -> None:

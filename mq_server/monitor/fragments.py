@@ -22,29 +22,26 @@ from mq_server.render.transcript import gist
 _GIST = 80
 
 
-async def shown(room: Mailroom, messages: Sequence[Message], depths: Sequence[int] = ()) -> list[dict[str, Any]]:
+async def shown(room: Mailroom, messages: Sequence[Message]) -> list[dict[str, Any]]:
     """Messages for the page, in the order given.
 
     Args:
         room: Where what they refer to is looked up.
         messages: The messages.
-        depths: How many replies lie between each and its thread's root, if that is to be shown.
     """
     found = await _found(room, messages)
-    return [fragment(message, found, depths[number] if depths else 0) for number, message in enumerate(messages)]
+    return [fragment(message, found) for message in messages]
 
 
-def fragment(message: Message, found: Found, depth: int = 0) -> dict[str, Any]:
+def fragment(message: Message, found: Found) -> dict[str, Any]:
     """One message for the page.
 
     Args:
         message: The message.
         found: The messages that its links may lead to.
-        depth: How many replies lie between it and its thread's root.
     """
     return heading(message) | {
         "html": message_html(message, found, marks=["amended"] if message.amended else ()),
-        "depth": depth,
         "reply_to": message.reply_to,
     }
 

@@ -159,7 +159,7 @@ def _as_json(handler: Handler) -> Endpoint:
         except (UnknownReference, UnknownScene) as error:
             return _failed(404, str(error))
         except InvalidRequest as error:
-            return _failed(400, str(error))
+            return _json({"error": str(error), "faults": error.faults}, 400)
         except MailError as error:
             return _failed(409, str(error))
         except OSError as error:

@@ -9,9 +9,10 @@ from starlette.requests import Request
 
 from mq_server import __version__
 from mq_server.answers import ChannelState, Traffic
-from mq_server.errors import InvalidRequest
+from mq_server.errors import InvalidRequest, UnknownType
 from mq_server.mailroom import Mailroom
 from mq_server.message import Message
+from mq_server.monitor.fields import fields_of
 from mq_server.monitor.fragments import heading, shown
 from mq_server.monitor.guard import Guard
 from mq_server.names import DEAD_LETTERS
@@ -23,9 +24,10 @@ from mq_server.scenes import PASS_SCORE
 
 PAGE = 60
 """How many messages the feed loads at a time, unless asked for another number."""
+THREAD = 200
+"""How many messages of a thread are shown at first, and loaded at a time."""
 _BEGINNING = "1970-01-01T00:00:00Z"
 _MOST_AGENTS = 40
-_THREAD = 400
 _LETTERS = 20
 _LEAST_CHART, _CHART, _MOST_CHART = 240, 420, 2000
 
@@ -106,17 +108,46 @@ class Lookups:
         return (await shown(self._room, [message]))[0]
 
     async def thread(self, request: Request) -> dict[str, Any]:
-        """A whole conversation: parents before children."""
-        thread = await self._room.thread(_required(request, "id"), limit=_THREAD)
+        """A conversation around a message: parents before children, each in brief, the chosen one in full.
+
+        A long one comes in parts: the one that holds the message, or what is above `before`, or from `start` on.
+        `earlier` and `later` say how many messages are left out on either side.
+        """
+        asked = request.query_params
+        chosen = await self._room.message(_required(request, "id"))
+        limit = _number(asked.get("limit"), THREAD)
+        before, start = asked.get("before") or None, asked.get("start") or None
+        page = await self._room.thread(chosen.id, before=before, start=start, limit=limit)
+        parts = [page]
+        if before is None and start is None and all(each.id != chosen.id for each in page.messages):
+            parts = [
+                await self._room.thread(chosen.id, before=chosen.id, limit=limit),
+                await self._room.thread(chosen.id, start=chosen.id, limit=limit),
+            ]
+        messages = [
+            heading(message) | {"depth": depth}
+            for part in parts
+            for message, depth in zip(part.messages, part.depths, strict=True)
+        ]
         return {
-            "root": thread.root,
-            "messages": await shown(self._room, thread.messages, thread.depths),
-            "total": thread.total,
-            "remaining": thread.remaining,
-            "participants": [_agent(name) for name in thread.participants],
-            "channels": list(thread.channels),
-            "missing_parent": thread.missing_parent,
+            "root": page.root,
+            "messages": messages,
+            "chosen": (await shown(self._room, [chosen]))[0],
+            "total": page.total,
+            "earlier": parts[0].remaining,
+            "later": page.total - parts[0].remaining - len(messages),
+            "participants": [_agent(name) for name in page.participants],
+            "channels": list(page.channels),
+            "missing_parent": page.missing_parent,
         }
+
+    async def form(self, request: Request) -> dict[str, Any]:
+        """The fields of a message type, for a form; None where nothing is laid down."""
+        try:
+            schema = await self._room.schema(_required(request, "type"))
+        except UnknownType:
+            return {"fields": None}
+        return {"fields": fields_of(schema)}
 
     async def status(self, request: Request) -> dict[str, Any]:
         """How far a message has come."""

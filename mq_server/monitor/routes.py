@@ -42,6 +42,7 @@ class Monitor:
             "feed",
             "message",
             "thread",
+            "form",
             "status",
             "scenes",
             "traffic",

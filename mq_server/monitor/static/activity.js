@@ -2,7 +2,7 @@
 // server's own drawing, the same as in an export: no library to ship, load and keep up to date.
 
 import { get } from "./api.js";
-import { agent, amount, el, fragment } from "./dom.js";
+import { agent, amount, el, fragment, keepingFocus } from "./dom.js";
 
 export class Activity {
   constructor(act) {
@@ -22,7 +22,7 @@ export class Activity {
     try {
       const width = Math.round(this.node.clientWidth - 32) || "";
       const found = await get("traffic", { width, ...this.spans.at(-1) });
-      if (turn === this.turn && !this.dragging) this.draw(found);
+      if (turn === this.turn && !this.dragging) keepingFocus(this.node, () => this.draw(found));
     } catch (error) {
       this.node.replaceChildren(el("p", { class: "hint bad" }, error.message));
     }
@@ -57,6 +57,7 @@ export class Activity {
       return Math.max(0, Math.min(bars.number - 1, Math.floor((place / (bars.width - bars.left)) * bars.number)));
     };
     let from = null;
+    const time = (bar) => new Date((bars.start_s + bar * bars.step_s) * 1000).toISOString();
     const mark = (to) => {
       const share = (bars.width - bars.left) / bars.number / bars.width;
       band.hidden = false;
@@ -77,8 +78,27 @@ export class Activity {
       const [first, last] = [Math.min(from, to), Math.max(from, to) + 1];
       from = null;
       this.dragging = false;
-      const time = (bar) => new Date((bars.start_s + bar * bars.step_s) * 1000).toISOString();
       this.zoom({ since: time(first), until: time(last) });
+    });
+    // By the keyboard a bar is chosen like the value of a slider.
+    let at = bars.number - 1;
+    const choose = (bar) => {
+      at = Math.max(0, Math.min(bars.number - 1, bar));
+      holder.ariaValueNow = at + 1;
+      holder.ariaValueText = `${time(at).slice(0, 19).replace("T", " ")} UTC`;
+    };
+    for (const [name, value] of Object.entries({ role: "slider", tabindex: 0, "aria-label": "Time to look closer at", "aria-valuemin": 1, "aria-valuemax": bars.number })) holder.setAttribute(name, value);
+    choose(at);
+    holder.addEventListener("keydown", (event) => {
+      const by = { ArrowLeft: -1, ArrowRight: 1, Home: -at, End: bars.number }[event.key];
+      if (by !== undefined) {
+        event.preventDefault();
+        choose(at + by);
+        from = at;
+        mark(at);
+        from = null;
+      }
+      if (event.key === "Enter") this.zoom({ since: time(at), until: time(at + 1) });
     });
     return holder;
   }
@@ -95,7 +115,7 @@ export class Activity {
 
   matrix({ agents, channels, pairs }) {
     const most = Math.max(1, ...pairs.flat());
-    const head = el("tr", {}, el("td", {}), channels.map((each) => el("th", { scope: "col", title: each.by }, el("abbr", { class: `avatar small hue-${each.hue}`, title: `to ${each.by}` }, each.initials))));
+    const head = el("tr", {}, el("td", {}), channels.map((each) => el("th", { scope: "col", title: each.by }, el("span", { class: `avatar small hue-${each.hue}`, "aria-hidden": "true" }, each.initials), el("span", { class: "unseen" }, `to ${each.by}`))));
     const rows = agents.map((from, row) =>
       el("tr", {}, el("th", { scope: "row" }, agent(from, true)), channels.map((to, column) => el("td", {}, this.cell(from, to, pairs[row][column], most)))),
     );

@@ -6,7 +6,7 @@ export class Failure extends Error {}
 
 async function answer(response) {
   const content = await response.json().catch(() => ({ error: `the server answered ${response.status}` }));
-  if (!response.ok) throw Object.assign(new Failure(content.error), { status: response.status });
+  if (!response.ok) throw Object.assign(new Failure(content.error), { status: response.status, faults: content.faults });
   return content;
 }
 

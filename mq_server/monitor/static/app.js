@@ -18,6 +18,7 @@ import { Thread } from "./thread.js";
 const SOON_MS = 150;
 const SELDOM_MS = 2000;
 const RARELY_MS = 6000;
+const SAID_MS = 4000;
 const SETTLED_MS = 2500; // what is missing for a moment only, while git goes in steps, has not vanished
 
 const act = {
@@ -149,6 +150,20 @@ async function readAll(channel) {
   }
 }
 
+/** Say to a screen reader what has come in, in one sentence every few seconds. */
+let unsaid = [];
+const sayHeard = paced(() => {
+  const last = unsaid.at(-1);
+  const more = unsaid.length > 1 ? `${amount(unsaid.length, "new message")}, the last ` : "";
+  byId("heard").textContent = `${more}${last.type} from ${last.by} to ${last.to.join(", ")}: ${last.gist}`;
+  unsaid = [];
+}, SAID_MS);
+
+function heard(messages) {
+  unsaid.push(...messages);
+  if (unsaid.length) sayHeard();
+}
+
 let loaded = false;
 const handlers = {
   async hello() {
@@ -160,6 +175,7 @@ const handlers = {
   },
   messages({ messages, again }) {
     feed.take(messages, again);
+    if (!again) heard(messages.filter((message) => feed.wants(message) && message.sender !== compose.me));
     const told = new Set(messages.flatMap((message) => message.to));
     handlers.told = told;
     lookAtChannels();
@@ -224,7 +240,7 @@ listen({
   Enter: withCurrent((message) => act.thread(message.id)),
   r: withCurrent((message) => api.session.read_only || act.reply(message)),
   c: withCurrent((message) => copy(message.ref.split("~")[0])),
-  n: () => api.session.read_only || compose.text.focus(),
+  n: () => api.session.read_only || compose.focus(),
   g: () => feed.at("1970-01-01T00:00:00Z"),
   G: () => feed.newest(),
   s: () => panels.open("scenes", null),
@@ -233,7 +249,7 @@ listen({
   digit: (number) => (number ? channels.names[number - 1] && channels.select([channels.names[number - 1]]) : channels.select([])),
   Escape() {
     pane("feed");
-    byId("feed").focus();
+    feed.focus();
   },
 });
 

@@ -1,6 +1,6 @@
 // The channels at the left: what lies unread in each, who waits, and which of them the feed shows.
 
-import { amount, byId, el, when } from "./dom.js";
+import { amount, byId, el, keepingFocus, when } from "./dom.js";
 
 const SEEN = "mq-seen";
 
@@ -37,7 +37,10 @@ export class Channels {
   }
 
   draw() {
-    const focus = document.activeElement?.dataset?.key;
+    keepingFocus(byId("channels"), () => this.drawn());
+  }
+
+  drawn() {
     if (!document.hidden) this.note();
     const groups = new Map([["", []]]);
     for (const state of this.states) groups.set(state.group, [...(groups.get(state.group) ?? []), state]);
@@ -53,7 +56,6 @@ export class Channels {
       el("ul", {}, states.map((state) => this.row(state))),
     ]);
     byId("channels").replaceChildren(all, ...lists.flat().filter(Boolean));
-    if (focus) byId("channels").querySelector(`[data-key="${CSS.escape(focus)}"]`)?.focus();
   }
 
   row(state) {

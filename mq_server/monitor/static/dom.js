@@ -30,6 +30,15 @@ function fill(node, attributes, content) {
   return node;
 }
 
+/** Draw a part of the page anew; who was at one of its controls stays there. */
+export function keepingFocus(node, draw) {
+  const said = (control) => control.dataset.key ?? (control.getAttribute("aria-label") || control.textContent || control.name);
+  const at = node.contains(document.activeElement) ? document.activeElement : null;
+  const what = at && at !== node && said(at);
+  draw();
+  if (what) [...node.querySelectorAll("button, input, select, summary")].find((control) => said(control) === what)?.focus({ preventScroll: true });
+}
+
 export const byId = (id) => document.getElementById(id);
 
 /** An agent's name in its colour, after its initials; `who` has `by`, `hue` and `initials`. */

@@ -23,7 +23,9 @@ export class Feed {
     this.question = { channel: [], sender: "", type: "" };
     this.unseen = 0;
     this.turn = 0;
-    this.loading = false;
+    this.loading = this.stale = false;
+    this.flights = 0;
+    this.heard = [];
     node.addEventListener("scroll", () => this.scrolled(), { passive: true });
     button.addEventListener("click", () => this.newest());
   }
@@ -73,12 +75,11 @@ export class Feed {
   /** Show a message among its neighbours. */
   async around(message) {
     if (!this.known.has(message.id)) {
-      const turn = ++this.turn;
       const [above, below] = await Promise.all([
-        get("feed", { ...this.question, before: message.id, limit: PAGE / 2 }),
-        get("feed", { ...this.question, at: message.timestamp, limit: PAGE / 2 }),
+        this.fetch({ before: message.id, limit: PAGE / 2 }, ++this.turn),
+        this.fetch({ at: message.timestamp, limit: PAGE / 2 }, this.turn),
       ]);
-      if (turn !== this.turn) return;
+      if (!above || !below) return;
       const rows = { total: below.rows.total, first: (above.messages.length ? above : below).rows.first, last: below.rows.last };
       this.replace({ messages: [...above.messages, ...below.messages], older: above.older, newer: below.newer, rows }, () => {});
     }
@@ -89,9 +90,10 @@ export class Feed {
     this.scrolled();
   }
 
-  async fetch(parameters) {
-    const turn = ++this.turn;
+  /** A page; null if it failed, or if by now something else is wanted. */
+  async fetch(parameters, turn = ++this.turn) {
     this.node.setAttribute("aria-busy", "true");
+    this.flights++;
     try {
       const found = await get("feed", { ...this.question, limit: PAGE, ...parameters });
       return turn === this.turn ? found : null;
@@ -99,6 +101,7 @@ export class Feed {
       toast(error.message, true);
       return null;
     } finally {
+      this.flights--;
       if (turn === this.turn) this.node.setAttribute("aria-busy", "false");
     }
   }
@@ -111,6 +114,7 @@ export class Feed {
     this.stretch.insert(messages, rows);
     this.stretch.tidy();
     go();
+    this.hearAgain();
     this.changed();
   }
 
@@ -126,12 +130,13 @@ export class Feed {
     else if (newer && left - this.stretch.below.clientHeight < NEAR_PX) await this.load(() => this.extend("after", last.message.id));
   }
 
-  /** One page at a time; then it is looked again where one is by now. */
+  /** One at a time, since each changes what the next one starts from; then it is looked again where one is by now. */
   async load(work) {
     this.loading = true;
+    this.flights++;
     const turn = this.turn;
     try {
-      const put = await work();
+      const put = await work().finally(() => this.flights--);
       if (turn === this.turn) put();
     } catch (error) {
       toast(error.message, true);
@@ -139,8 +144,9 @@ export class Feed {
     } finally {
       this.loading = false;
     }
+    this.hearAgain();
     this.changed();
-    requestAnimationFrame(() => this.scrolled());
+    requestAnimationFrame(() => (this.stale ? this.reconcile() : this.scrolled()));
   }
 
   async extend(side, id) {
@@ -172,6 +178,7 @@ export class Feed {
   take(messages, again = false) {
     const { stretch, pinned } = this;
     const fresh = messages.filter((message) => this.wants(message) && !this.known.has(message.id));
+    if (this.flights) this.heard.push(...fresh);
     const near = fresh.filter((message) => !stretch.misses(message));
     const count = again ? near.length : fresh.length;
     if (!count) return;
@@ -185,27 +192,40 @@ export class Feed {
     this.changed();
   }
 
+  /** A page that was asked for before a message came does not have it: what came meanwhile is taken in once more. */
+  hearAgain() {
+    if (this.flights || !this.heard.length) return;
+    const { heard, unseen } = this;
+    this.heard = [];
+    this.take(heard, true);
+    this.unseen = unseen;
+  }
+
   /** Look again at what is shown: lines were edited, a file was replaced, git has merged. */
   async reconcile() {
+    this.stale = this.loading;
+    if (this.stale) return;
+    if (!this.stretch.first) await this.newest();
+    else await this.load(() => this.lookAgain());
+  }
+
+  async lookAgain() {
     const { stretch } = this;
-    if (!stretch.first) return this.newest();
-    const turn = this.turn;
     const found = await get("feed", { ...this.question, at: stretch.first.message.timestamp, limit: Math.min(stretch.items.length + PAGE, MOST) });
-    if (turn !== this.turn || !stretch.first) return;
-    if (!found.messages.length) return this.newest();
     const standing = new Map(found.messages.map((message) => [message.id, message]));
-    const { pinned } = this;
-    stretch.keepingPlace(() => {
-      const gone = stretch.items.filter(({ message }) => standing.get(message.id)?.html !== message.html);
-      stretch.items = stretch.items.filter((item) => !gone.includes(item));
-      stretch.drop(gone);
-      stretch.insert(found.messages, found.rows);
-      Object.assign(stretch, { older: found.older, newer: found.newer });
-      stretch.trim(WINDOW + PAGE, pinned ? "after" : "before");
-    });
-    if (!stretch.first) return this.newest();
-    if (pinned) this.toBottom();
-    this.changed();
+    return () => {
+      const { pinned } = this;
+      stretch.keepingPlace(() => {
+        const gone = stretch.items.filter(({ message }) => standing.get(message.id)?.html !== message.html);
+        stretch.items = stretch.items.filter((item) => !gone.includes(item));
+        stretch.drop(gone);
+        stretch.insert(found.messages, found.rows);
+        Object.assign(stretch, { older: found.older, newer: found.newer });
+        stretch.trim(WINDOW + PAGE, pinned ? "after" : "before");
+      });
+      if (!stretch.first) this.newest();
+      else if (pinned) this.toBottom();
+    };
   }
 
   // --- the place -----------------------------------------------------------------------------------------------------
@@ -229,6 +249,9 @@ export class Feed {
   }
 
   tellUnseen() {
+    const day = byId("feed-day");
+    day.hidden = this.stretch.left < this.node.clientHeight || !this.stretch.seen;
+    if (!day.hidden) day.textContent = `${this.stretch.seen.message.timestamp.slice(0, 16).replace("T", " ")} UTC`;
     if (this.pinned) this.unseen = 0;
     const away = this.stretch.newer || this.stretch.left > 3 * this.node.clientHeight;
     this.button.hidden = !this.unseen && !away;
@@ -242,9 +265,19 @@ export class Feed {
   }
 
   mark(item, focus = false) {
-    this.node.querySelector(".message.current")?.classList.remove("current");
+    const old = this.current?.node;
+    old?.classList.remove("current");
+    old?.removeAttribute("aria-current");
+    if (old) old.tabIndex = -1;
     item.node.classList.add("current");
+    item.node.setAttribute("aria-current", "true");
+    item.node.tabIndex = 0;
     if (focus) item.node.focus({ preventScroll: true });
+  }
+
+  /** Come back to where one was. */
+  focus() {
+    (this.current?.node ?? this.node).focus({ preventScroll: true });
   }
 
   /** Go to the next message down (1) or up (-1). */

@@ -16,6 +16,7 @@ export class Panels {
       panel.node.id = `panel-${name}`;
       panel.node.setAttribute("role", "tabpanel");
       panel.node.setAttribute("aria-labelledby", `tab-${name}`);
+      panel.node.tabIndex = 0; // it scrolls
       panel.node.classList.add("panel", name);
       byId("tabs").append(panel.tab);
       byId("panels").append(panel.node);
@@ -30,7 +31,10 @@ export class Panels {
       tab.tabIndex = each === name ? 0 : -1;
       node.hidden = each !== name;
     }
-    if (document.body.dataset.pane !== "context" && argument !== undefined) pane("context");
+    if (document.body.dataset.pane !== "context" && argument !== undefined) {
+      pane("context");
+      if (!document.activeElement.checkVisibility()) this.panels[name].node.focus(); // the feed has made room for it
+    }
     return this.panels[name].open(argument);
   }
 

@@ -2,7 +2,7 @@
 // What can be done from here has a button; the commands stand beside it.
 
 import { get, post, session } from "./api.js";
-import { amount, byId, copier, el, toast } from "./dom.js";
+import { amount, byId, copier, el, keepingFocus, toast } from "./dom.js";
 
 const STALLED_S = 15;
 const SURE_MS = 4000;
@@ -61,8 +61,8 @@ export class Problems {
     if (drawn === this.drawn) return;
     this.drawn = drawn;
     const focused = this.node.contains(document.activeElement);
-    this.draw(stalled);
-    if (focused) this.tab.focus();
+    keepingFocus(this.node, () => this.draw(stalled));
+    if (focused && !this.node.contains(document.activeElement)) this.tab.focus();
   }
 
   draw(stalled) {

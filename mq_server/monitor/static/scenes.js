@@ -1,7 +1,7 @@
 // The scene board: versions and their scores against the line that passes, what is open, what stands.
 
 import { get, session } from "./api.js";
-import { agent, amount, byId, el, fragment, svg, toast } from "./dom.js";
+import { amount, byId, el, fragment, keepingFocus, svg, toast } from "./dom.js";
 
 const WIDTH = 260;
 const HEIGHT = 72;
@@ -21,7 +21,8 @@ export class Scenes {
 
   async refresh() {
     try {
-      this.draw(await get("scenes"));
+      const board = await get("scenes");
+      keepingFocus(this.node, () => this.draw(board));
     } catch (error) {
       this.node.replaceChildren(el("p", { class: "hint bad" }, error.message));
     }
@@ -42,7 +43,7 @@ export class Scenes {
     const stands = scene.finalised ?? scene.best;
     return el(
       "article",
-      { class: "card", "data-scene": scene.scene },
+      { class: "card", "data-scene": scene.scene, "aria-label": `Scene ${scene.title ?? scene.scene}` },
       el("header", {}, el("h3", { dir: "auto" }, scene.title ?? scene.scene), el("p", { class: "faint" }, `${scene.scene} · ${cap}`), el("span", { class: `standing ${scene.status.replaceAll(" ", "-")}` }, scene.status)),
       scene.versions.some((version) => version.score !== null) ? this.chart(scene) : null,
       scene.advice ? el("p", { class: "advice" }, scene.advice) : null,

@@ -1,9 +1,11 @@
 // A conversation as a tree, the chosen message in full with its delivery ladder.
 
 import { get, post, session } from "./api.js";
-import { agent, amount, clock, copier, el, fragment, toast, when } from "./dom.js";
+import { agent, amount, clock, copier, el, fragment, keepingFocus, toast, when } from "./dom.js";
 
 const FINAL = new Set(["acked", "rejected", "passed", "expired"]);
+const NEW = 60;
+const MOST = 1000;
 const RUNGS = ["stored", "fetched", "acked"];
 
 export class Thread {
@@ -12,6 +14,8 @@ export class Thread {
     this.node = el("section", {});
     this.act = act;
     this.id = null;
+    this.messages = [];
+    this.drawn = "";
     this.turn = 0;
     this.hint();
   }
@@ -27,39 +31,71 @@ export class Thread {
     await this.refresh();
   }
 
+  /** Look again at what is shown: the part around the message, or all that was loaded of its thread. */
   async refresh() {
     if (!this.id) return;
     const turn = ++this.turn;
+    const { messages } = this;
+    const part = messages.some((message) => message.id === this.id) ? { start: messages[0].id, limit: Math.min(messages.length + NEW, MOST) } : {};
     try {
-      const [thread, status] = await Promise.all([get("thread", { id: this.id }), get("status", { id: this.id })]);
-      if (turn === this.turn) this.draw(thread, status);
+      const [thread, status] = await Promise.all([get("thread", { id: this.id, ...part }), get("status", { id: this.id })]);
+      if (turn !== this.turn) return;
+      const drawn = JSON.stringify([thread, status]);
+      if (drawn === this.drawn) return;
+      this.drawn = drawn;
+      this.messages = thread.messages;
+      const same = this.thread?.chosen.id === thread.chosen.id;
+      keepingFocus(this.node, () => this.draw(thread, status, same));
     } catch (error) {
       if (turn === this.turn) this.node.replaceChildren(el("p", { class: "hint bad" }, error.message));
+      [this.messages, this.drawn] = [[], ""];
     }
   }
 
-  draw(thread, status) {
+  /** Load what comes before or after the messages that are shown. */
+  async more(side) {
+    const turn = ++this.turn;
+    const { messages, thread } = this;
+    try {
+      const found = await get("thread", { id: this.id, ...(side === "earlier" ? { before: messages[0].id } : { start: messages.at(-1).id }) });
+      if (turn !== this.turn) return;
+      const known = new Set(messages.map((message) => message.id));
+      const fresh = found.messages.filter((message) => !known.has(message.id));
+      this.messages = side === "earlier" ? [...fresh, ...messages] : [...messages, ...fresh];
+      const end = this.node.scrollHeight - this.node.scrollTop;
+      this.draw({ ...thread, total: found.total, [side]: found[side] }, this.status, true);
+      if (side === "earlier") this.node.scrollTop = this.node.scrollHeight - end;
+      (this.node.querySelector(`.${side}`) ?? this.node.querySelector(".chosen .copy"))?.focus({ preventScroll: true });
+    } catch (error) {
+      toast(error.message, true);
+    }
+  }
+
+  draw(thread, status, keeping = false) {
+    [this.thread, this.status] = [thread, status];
     const top = this.node.scrollTop;
     const others = thread.channels.length > 1 ? ` in ${amount(thread.channels.length, "mailbox").replace(/xs$/, "xes")}` : "";
-    const root = el("ol", { class: "tree" });
-    const path = [root];
-    for (const message of thread.messages) {
-      const depth = Math.min(message.depth, path.length - 1);
-      path.length = depth + 1;
+    const root = el("ol", { class: "tree", "aria-label": "Thread" });
+    // The lists above, each with its depth: of a part of a thread, the ancestors may not be loaded.
+    const path = [{ depth: -1, list: root }];
+    for (const message of this.messages) {
+      while (path.at(-1).depth >= message.depth) path.pop();
       const below = el("ol", {});
-      const chosen = message.id === status.message.id || message.id === this.id;
-      path[depth].append(el("li", {}, chosen ? this.full(message, status) : this.row(message), below));
-      path.push(below);
+      const chosen = message.id === thread.chosen.id;
+      path.at(-1).list.append(el("li", chosen ? { "aria-current": "true" } : {}, chosen ? this.full(thread.chosen, status) : this.row(message), below));
+      path.push({ depth: message.depth, list: below });
     }
     for (const list of root.querySelectorAll("ol")) if (!list.children.length) list.remove();
+    const rest = (side) => (thread[side] ? el("button", { type: "button", class: `more ${side}`, onclick: () => this.more(side) }, `${amount(thread[side], `${side} message`)}`) : "");
     this.node.replaceChildren(
       el("header", { class: "panel-head" }, el("p", {}, `${amount(thread.total, "message")}${others}`)),
       thread.missing_parent ? el("p", { class: "hint" }, `It answers ${thread.missing_parent}, which stands in no mailbox.`) : "",
-      thread.remaining ? el("p", { class: "hint" }, `${amount(thread.remaining, "earlier message")} left out.`) : "",
+      rest("earlier"),
       root,
+      rest("later"),
     );
     this.node.scrollTop = top;
-    this.node.querySelector(".chosen")?.scrollIntoView({ block: "nearest" });
+    if (!keeping) this.node.querySelector(".chosen")?.scrollIntoView({ block: "nearest" });
   }
 
   row(message) {
