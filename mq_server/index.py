@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import NamedTuple
 
+from mq_server.chains import LOW
 from mq_server.columns import ChannelIndex, Names, Place
 from mq_server.errors import AmbiguousReference, UnknownReference
 from mq_server.names import Reference, id_text
@@ -57,12 +58,12 @@ class Index:
 
     def find(self, identity: int) -> Place | None:
         """The place of a message, the first by channel name if it has copies."""
-        found = None
+        home, found, high, low = "", -1, identity >> 64, identity & LOW
         for name, channel in self.channels.items():
-            row = channel.rows.get(identity)
-            if row is not None and (found is None or name < found.channel):
-                found = Place(name, row)
-        return found
+            row = channel.rows.newest(high, low)
+            if row >= 0 and (found < 0 or name < home):
+                home, found = name, row
+        return None if found < 0 else Place(home, found)
 
     def resolve(self, reference: Reference | None, text: str) -> Place:
         """The message a reference names.
@@ -186,29 +187,39 @@ class Index:
             if shown is not None:
                 nodes.append(ThreadNode(shown, depth))
             replies = self._replies(identity, amendments)
-            waiting += [(reply, depth + 1) for reply in sorted(replies, key=self._key, reverse=True)]
+            if len(replies) > 1:
+                replies = sorted(replies, key=self._key, reverse=True)
+            waiting += [(reply, depth + 1) for reply in replies]
         return nodes
 
     def root(self, identity: int, amendments: Amendments) -> int:
         """The id of the message that heads the thread of `identity` (an original)."""
         path: list[int] = []
         known = set()
+        place = self.find(identity)
         while identity not in known:
             known.add(identity)
             path.append(identity)
-            parent = self.parent(identity, amendments)
-            if parent is None:
+            above = None if place is None else self._above(place, amendments)
+            if above is None:
                 return identity
-            identity = parent
+            identity, place = above
         return min(path[path.index(identity) :], key=self._key)
 
     def parent(self, identity: int, amendments: Amendments) -> int | None:
         """The original that `identity` answers; None for a root and for an orphan."""
         place = self.find(identity)
-        parent = None if place is None else self.channels[place.channel].parents.get(place.row)
-        if parent is None or self.find(parent) is None:
+        above = None if place is None else self._above(place, amendments)
+        return None if above is None else above[0]
+
+    def _above(self, place: Place, amendments: Amendments) -> tuple[int, Place | None] | None:
+        """The original that a message answers, and where that stands; None for a root and for an orphan."""
+        parent = self.channels[place.channel].parents.get(place.row)
+        there = None if parent is None else self.find(parent)
+        if parent is None or there is None:
             return None
-        return amendments.original(parent)
+        original = amendments.original(parent)
+        return original, there if original == parent else self.find(original)
 
     def is_answered(self, identity: int) -> bool:
         """Whether anybody but its sender has answered a message, in whichever version."""
@@ -221,11 +232,12 @@ class Index:
         place = self.find(identity)
         return "" if place is None else self.channels[place.channel].sender(place.row)
 
-    def _replies(self, identity: int, amendments: Amendments) -> set[int]:
+    def _replies(self, identity: int, amendments: Amendments) -> Collection[int]:
         replies = set()
         for version in amendments.versions(identity):
+            high, low = version >> 64, version & LOW
             for channel in self.channels.values():
-                for row in channel.replies.get(version, ()):
+                for row in channel.replies.of(high, low):
                     reply = channel.identity(row)
                     # A correction that answers what it corrects is the message itself, not a reply to it.
                     if amendments.original(reply) == reply:
