@@ -77,12 +77,13 @@ class Chains:
 
     def entries(self, high: int, low: int) -> list[int]:
         """All entries of a number, in the order they came."""
-        found = []
-        entry = self._heads[low & self._mask]
-        while entry != _NONE:
+        entry = self.newest(high, low)
+        if entry < 0:
+            return []
+        found = [entry]
+        while (entry := self._before[entry]) != _NONE:
             if self.lows[entry] == low and self.highs[entry] == high:
                 found.append(entry)
-            entry = self._before[entry]
         found.reverse()
         return found
 
@@ -215,7 +216,9 @@ class RowsOf(Mapping[int, list[int]]):
     def of(self, high: int, low: int) -> list[int]:
         """The rows of a number, given as its first and its last 64 bits."""
         entries = self._chains.entries(high, low)
-        if not entries or not (self._late or self._discarded):
+        if not entries:
+            return entries
+        if not (self._late or self._discarded):
             return [self._rows[entry] for entry in entries]
         return [self._late.get(entry, self._rows[entry]) for entry in entries if entry not in self._discarded]
 

@@ -17,12 +17,15 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import cache
 from typing import NamedTuple
 
 from mq_server.chains import LOW
 from mq_server.columns import ChannelIndex, Names, Place
 from mq_server.errors import AmbiguousReference, UnknownReference
 from mq_server.names import Reference, id_text
+
+_Find = Callable[[int], "Place | None"]
 
 
 class Filter(NamedTuple):
@@ -173,53 +176,53 @@ class Index:
 
     def thread(self, place: Place) -> list[ThreadNode]:
         """The whole thread a message belongs to: parents before children, siblings by (timestamp, id)."""
-        amendments = self.amendments()
+        amendments, find = self.amendments(), cache(self.find)  # which asks every channel
         start = amendments.original(self.channels[place.channel].identity(place.row))
         nodes: list[ThreadNode] = []
         seen: set[int] = set()
-        waiting = [(self.root(start, amendments), 0)]
+        waiting = [(self._root(start, amendments, find), 0)]
         while waiting:
             identity, depth = waiting.pop()
             if identity in seen:
                 continue
             seen.add(identity)
-            shown = self.find(amendments.newest(identity))
+            shown = find(amendments.newest(identity))
             if shown is not None:
                 nodes.append(ThreadNode(shown, depth))
             replies = self._replies(identity, amendments)
             if len(replies) > 1:
-                replies = sorted(replies, key=self._key, reverse=True)
+                replies = sorted(replies, key=lambda reply: self._key(reply, find), reverse=True)
             waiting += [(reply, depth + 1) for reply in replies]
         return nodes
 
-    def root(self, identity: int, amendments: Amendments) -> int:
+    def _root(self, identity: int, amendments: Amendments, find: _Find) -> int:
         """The id of the message that heads the thread of `identity` (an original)."""
         path: list[int] = []
         known = set()
-        place = self.find(identity)
+        place = find(identity)
         while identity not in known:
             known.add(identity)
             path.append(identity)
-            above = None if place is None else self._above(place, amendments)
+            above = None if place is None else self._above(place, amendments, find)
             if above is None:
                 return identity
             identity, place = above
-        return min(path[path.index(identity) :], key=self._key)
+        return min(path[path.index(identity) :], key=lambda member: self._key(member, find))
 
     def parent(self, identity: int, amendments: Amendments) -> int | None:
         """The original that `identity` answers; None for a root and for an orphan."""
         place = self.find(identity)
-        above = None if place is None else self._above(place, amendments)
+        above = None if place is None else self._above(place, amendments, self.find)
         return None if above is None else above[0]
 
-    def _above(self, place: Place, amendments: Amendments) -> tuple[int, Place | None] | None:
+    def _above(self, place: Place, amendments: Amendments, find: _Find) -> tuple[int, Place | None] | None:
         """The original that a message answers, and where that stands; None for a root and for an orphan."""
         parent = self.channels[place.channel].parents.get(place.row)
-        there = None if parent is None else self.find(parent)
+        there = None if parent is None else find(parent)
         if parent is None or there is None:
             return None
         original = amendments.original(parent)
-        return original, there if original == parent else self.find(original)
+        return original, there if original == parent else find(original)
 
     def is_answered(self, identity: int) -> bool:
         """Whether anybody but its sender has answered a message, in whichever version."""
@@ -244,8 +247,8 @@ class Index:
                         replies.add(reply)
         return replies
 
-    def _key(self, identity: int) -> tuple[int, int]:
-        place = self.find(identity)
+    def _key(self, identity: int, find: _Find | None = None) -> tuple[int, int]:
+        place = (find or self.find)(identity)
         return (0, identity) if place is None else self.channels[place.channel].key(place.row)
 
 
@@ -268,6 +271,8 @@ class Amendments:
 
     def original(self, identity: int) -> int:
         """What a version goes back to; a message that corrects nothing is its own original."""
+        if identity not in self.corrects:
+            return identity
         path: dict[int, None] = {}
         start = identity
         while identity in self.corrects and identity not in self._originals:
