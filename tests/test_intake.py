@@ -17,7 +17,9 @@ from tests.support import fields, known_id
 DEEP: dict[str, Any] = {}
 for _ in range(MAX_DEPTH):
     DEEP = {"a": DEEP, "b": [1, {"c": "d"}]}
-VALUES = st.sampled_from([None, "", "x", "8" * 26, "1" * 26, "_" * 26, 1, 0.5, True, [], ["a"], [1], {}, {"a": [{}]}, DEEP])
+VALUES = st.sampled_from(
+    [None, "", "x", "8" * 26, "1" * 26, "_" * 26, 1, 0.5, True, [], ["a"], [1], {}, {"a": [{}]}, DEEP]
+)
 KEYS = ["id", "timestamp", "channel", "sender", "msg_type", "scene", "reply_to", "to", "urgent", "expires_at"]
 TIMES = st.sampled_from(["2026-11-22", "2026-11-22T13:12:52", "1969-12-31T23:59:59Z", "9999-12-31T23:59:59-01:00", "x"])
 MESSAGES = st.builds(
@@ -73,7 +75,7 @@ def test_ids_together_are_the_ids_one_by_one(ids: list[str], other: str) -> None
         assert parse_ids([other, *ids])[1:] == parse_ids(ids)
     else:
         for mixed in ([other, *ids], [*ids, other]):
-            with pytest.raises(ValueError, match="ULID|invalid literal|codec"):
+            with pytest.raises(ValueError, match=r"ULID|invalid literal|codec"):
                 parse_ids(mixed)
 
 
