@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mq_server import columns
+from mq_server import columns, orders
 from mq_server.columns import ChannelIndex, Names
 from mq_server.names import format_time, id_number, id_text
 from tests.support import START_US, indexed, known_id, line
@@ -149,7 +149,7 @@ def test_a_line_is_found_below_one_that_was_rewritten() -> None:
 
 
 def test_sums_of_many_rows_are_sums_in_either_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(columns, "_SUMMED_ROWS", 16)
+    monkeypatch.setattr(orders, "_SUMMED_ROWS", 16)
     for numbers in (range(300), [*range(100, 300), *range(100), *range(50, 60)]):
         channel = indexed([line(number) for number in numbers])
         assert [channel.id_sums[count] for count in range(len(channel) + 1)] == [
@@ -159,6 +159,17 @@ def test_sums_of_many_rows_are_sums_in_either_order(monkeypatch: pytest.MonkeyPa
         for place, row in enumerate(order):
             expected = sum(channel.ids_low[each] for each in order[:place]) & (1 << 64) - 1
             assert channel.sum_before(channel.key(row)) == expected
+
+
+@given(st.lists(st.integers(0, 30), max_size=60), st.integers(1, 12), st.integers(1, 4))
+def test_rows_sorted_in_parts_are_sorted(times: list[int], sorted_rows: int, sampled: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(orders, "_SORTED_ROWS", sorted_rows)
+        patch.setattr(orders, "_SAMPLED", sampled)
+        parts = orders.sorted_rows(array("q", times), lambda row: row * 7 % 61)
+        assert [row for part in parts for row in part] == sorted(
+            range(len(times)), key=lambda row: (times[row], row * 7 % 61)
+        )
 
 
 def test_many_messages_of_one_moment_are_in_order_of_their_ids() -> None:

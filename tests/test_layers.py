@@ -13,7 +13,7 @@ from tests.support import output
 PACKAGE = Path(mq_server.__file__).parent
 LAYERS = [
     {"errors", "outline", "stamp"},
-    {"blocks", "chains", "names", "repository", "schemas"},
+    {"blocks", "chains", "names", "orders", "repository", "schemas"},
     {"message"},
     {"intake", "outcomes"},
     {"answers", "columns", "config", "locks", "moving", "paging", "payloads", "search"},
@@ -49,6 +49,7 @@ WITHOUT_IO = {
     "index",
     "intake",
     "moving",
+    "orders",
     "outcomes",
     "outline",
     "paging",
