@@ -10,7 +10,6 @@ from typing import TypeVar, overload
 LOW = (1 << 64) - 1
 _NONE = 0xFFFF_FFFF
 _FIRST_BUCKETS = 8
-_ENTRIES_PER_BUCKET = 2
 _REHASHED_ENTRIES = 1 << 16  # that takes some milliseconds
 T = TypeVar("T")
 
@@ -30,6 +29,7 @@ class Chains:
         self.lows = array("Q")
         self._before = array("I")
         self._heads = array("I", [_NONE]) * _FIRST_BUCKETS
+        self._mask = _FIRST_BUCKETS - 1
 
     def __len__(self) -> int:
         return len(self.lows)
@@ -46,43 +46,44 @@ class Chains:
         first = len(self)
         self.highs.extend(highs)
         self.lows.extend(lows)
-        while len(self) > _ENTRIES_PER_BUCKET * len(self._heads):
+        while len(self) > len(self._heads):
             self._grow(first)
         self._chain(lows, first)
 
     def _chain(self, lows: Iterable[int], first: int) -> None:
-        heads, before, mask = self._heads, self._before, len(self._heads) - 1
+        heads, before, mask = self._heads, self._before, self._mask
         for entry, bucket in enumerate([low & mask for low in lows], first):
             before.append(heads[bucket])
             heads[bucket] = entry
 
     def _grow(self, count: int) -> None:
         """Double the heads; so many entries are in chains by now."""
+        self._mask = 2 * len(self._heads) - 1
         if count > _REHASHED_ENTRIES:
             self._heads.extend(self._heads)
         else:
-            self._heads = array("I", [_NONE]) * (2 * len(self._heads))
+            self._heads = array("I", [_NONE]) * (self._mask + 1)
             self._before = array("I")
             self._chain(self.lows[:count], 0)
 
     def newest(self, high: int, low: int) -> int:
         """The newest entry of a number, given as its first and its last 64 bits; -1 if there is none."""
-        lows, entry = self.lows, self._heads[low & len(self._heads) - 1]
+        entry = self._heads[low & self._mask]
         while entry != _NONE:
-            if lows[entry] == low and self.highs[entry] == high:
+            if self.lows[entry] == low and self.highs[entry] == high:
                 return entry
             entry = self._before[entry]
         return -1
 
-    def entries(self, number: int) -> list[int]:
+    def entries(self, high: int, low: int) -> list[int]:
         """All entries of a number, in the order they came."""
-        found = []
-        highs, lows, before, low = self.highs, self.lows, self._before, number & LOW
-        entry = self._heads[low & len(self._heads) - 1]
-        while entry != _NONE:
-            if lows[entry] == low and highs[entry] == number >> 64:
+        entry = self.newest(high, low)
+        if entry < 0:
+            return []
+        found = [entry]
+        while (entry := self._before[entry]) != _NONE:
+            if self.lows[entry] == low and self.highs[entry] == high:
                 found.append(entry)
-            entry = before[entry]
         found.reverse()
         return found
 
@@ -210,13 +211,16 @@ class RowsOf(Mapping[int, list[int]]):
     def get(self, number: int, /, default: list[int] | T) -> list[int] | T: ...
     def get(self, number: int, /, default: object = None) -> object:
         """The rows of a number."""
-        entries = self._chains.entries(number)
+        return self.of(number >> 64, number & LOW) or default
+
+    def of(self, high: int, low: int) -> list[int]:
+        """The rows of a number, given as its first and its last 64 bits."""
+        entries = self._chains.entries(high, low)
         if not entries:
-            return default
-        if not self._late and not self._discarded:
-            return list(map(self._rows.__getitem__, entries))
-        rows = [self._late.get(entry, self._rows[entry]) for entry in entries if entry not in self._discarded]
-        return rows or default
+            return entries
+        if not (self._late or self._discarded):
+            return [self._rows[entry] for entry in entries]
+        return [self._late.get(entry, self._rows[entry]) for entry in entries if entry not in self._discarded]
 
     def __getitem__(self, number: int) -> list[int]:
         rows = self.get(number)

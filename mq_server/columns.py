@@ -19,18 +19,18 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from hashlib import blake2b
-from itertools import compress, count, islice, pairwise
-from operator import attrgetter, eq, lt
+from itertools import islice, pairwise
+from operator import attrgetter
 from typing import Any, NamedTuple
 
-from mq_server.chains import LOW, NumberOf, RowOf, RowsOf
+from mq_server.chains import NumberOf, RowOf, RowsOf
 from mq_server.errors import Problem
 from mq_server.intake import Batch, Line, taken_in
 from mq_server.names import ID_LENGTH, id_number, id_text, parse_ids, parse_time
+from mq_server.orders import Sums, are_in_order, sorted_rows
 
 _ID_BITS_PER_CHARACTER = 5
 _BATCH_LINES = 256
-_SUMMED_ROWS = 1024
 _SORT_ROWS, _SORT_PART = 64, 2048  # more late rows, and more than one of so many, are sorted in with all others
 
 
@@ -171,8 +171,8 @@ class ChannelIndex:
 
     def prepare(self) -> None:
         """Do what the first answer would have to, as far as it takes long."""
-        self.by_time()
-        self.sum_before((0, 0))
+        order = self.by_time()
+        self.sum_before((0, 0) if not order else self.key(order[-1]))
 
     def _append(self, batch: Batch) -> None:
         """Take in lines whose ids are all new, and all different."""
@@ -180,7 +180,7 @@ class ChannelIndex:
             return
         fields, times_us, numbers, first = batch.fields, batch.times_us, self._names.numbers, len(self)
         if self._in_time_order:
-            self._in_time_order = _are_in_order([*self.times_us[-1:], *times_us], [*self.rows.last(), *batch.ids])
+            self._in_time_order = are_in_order([*self.times_us[-1:], *times_us], [*self.rows.last(), *batch.ids])
         offsets, line_numbers, texts = zip(*batch.lines, strict=True)
         self.offsets.extend(offsets)
         self.lengths.extend(map(len, texts))
@@ -313,7 +313,8 @@ class ChannelIndex:
         late = range(len(order), len(self))
         if len(late) > max(_SORT_ROWS, len(order) // _SORT_PART):
             self._forget_order()
-            self._by_time.extend(self._sorted())
+            for part in sorted_rows(self.times_us, self.identity):
+                self._by_time.extend(part)
         else:
             for row in late:
                 position = bisect_left(order, self.key(row), key=self.key)
@@ -324,19 +325,6 @@ class ChannelIndex:
     def _forget_order(self) -> None:
         self._by_time = array("I")
         self._time_sums = Sums(self.ids_low, self._by_time)
-
-    def _sorted(self) -> list[int]:
-        """All rows by (timestamp, id); by the timestamp alone at first, which needs no Python for each row."""
-        times = self.times_us
-        order = sorted(range(len(self)), key=times.__getitem__)
-        in_order = [times[row] for row in order]
-        same = compress(count(), map(eq, in_order, islice(in_order, 1, None)))
-        stop = 0
-        for start in same:
-            if start >= stop:
-                stop = bisect_right(in_order, in_order[start], start)
-                order[start:stop] = sorted(order[start:stop], key=self.identity)
-        return order
 
     def newest_us(self) -> int:
         """The newest timestamp; 0 when there is none."""
@@ -392,43 +380,6 @@ class ChannelIndex:
             with suppress(ValueError):
                 return self.lines.index(number, start, stop)
         return None
-
-
-class Sums:
-    """Sums of the first values of a column, modulo 2**64: `sums[n]` is that of the first n.
-
-    Args:
-        column: The values.
-        order: Row numbers that say in which order they come; by default that of the column. Both may grow.
-    """
-
-    def __init__(self, column: array[int], order: Sequence[int] | None = None) -> None:
-        self._column = column
-        self._order = order
-        self._kept = array("Q", [0])  # every so many values
-
-    def __getitem__(self, count: int) -> int:
-        kept = self._kept
-        for start in range((len(kept) - 1) * _SUMMED_ROWS, count - _SUMMED_ROWS + 1, _SUMMED_ROWS):
-            kept.append(kept[-1] + self._sum(start, start + _SUMMED_ROWS) & LOW)
-        start = count // _SUMMED_ROWS
-        return kept[start] + self._sum(start * _SUMMED_ROWS, count) & LOW
-
-    def _sum(self, start: int, stop: int) -> int:
-        if self._order is None:
-            return sum(self._column[start:stop])
-        return sum(map(self._column.__getitem__, self._order[start:stop]))
-
-    def forget(self, position: int) -> None:
-        """Say that the order changed from a position on."""
-        del self._kept[position // _SUMMED_ROWS + 1 :]
-
-
-def _are_in_order(times_us: list[int], ids: list[tuple[int, int]]) -> bool:
-    """Whether they are in (timestamp, id) order."""
-    return all(map(lt, times_us, times_us[1:])) or all(
-        one <= other for one, other in pairwise(zip(times_us, ids, strict=True))
-    )
 
 
 def _digest(sender: int, key: str) -> int:

@@ -115,6 +115,9 @@ class ReceiptIndex:
         for offset, number, line in lines:
             self.add(offset, number, line)
 
+    def __len__(self) -> int:
+        return len(self._taken)
+
     def prepare(self) -> None:
         """Fold in late receipts, which is put off while they come."""
         for reader in list(self._unfolded):
@@ -364,15 +367,17 @@ def _keys(channel: ChannelIndex) -> tuple[array[int], ...]:
 
 def _same_rows(pairs: Sequence[tuple[array[int], array[int]]], limit: int, *, from_end: bool) -> int:
     """How many rows at the start, or at the end, are the same in both columns of each pair; at most `limit`."""
+
+    def bytes_of(column: array[int]) -> bytes:  # which are compared much faster than numbers
+        start = len(column) - count - step if from_end else count
+        return memoryview(column)[start : start + step].tobytes()
+
     count, step = 0, _COMPARED_ROWS
     while step:
-        for one, other in pairs:
-            start, other_start = (len(one) - count - step, len(other) - count - step) if from_end else (count, count)
-            if count + step > limit or one[start : start + step] != other[other_start : other_start + step]:
-                step //= 2
-                break
-        else:
+        if count + step <= limit and all(bytes_of(one) == bytes_of(other) for one, other in pairs):
             count += step
+        else:
+            step //= 2
     return count
 
 

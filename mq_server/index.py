@@ -15,12 +15,16 @@ Definitions
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from typing import NamedTuple
 
+from mq_server.chains import LOW
 from mq_server.columns import ChannelIndex, Names, Place
 from mq_server.errors import AmbiguousReference, UnknownReference
 from mq_server.names import ID_LENGTH, Reference, id_number, id_text
 from mq_server.timeline import Stretch, Wants, windows
+
+_Find = Callable[[int], "Place | None"]
 
 
 class Filter(NamedTuple):
@@ -56,12 +60,12 @@ class Index:
 
     def find(self, identity: int) -> Place | None:
         """The place of a message, the first by channel name if it has copies."""
-        found = None
+        home, found, high, low = "", -1, identity >> 64, identity & LOW
         for name, channel in self.channels.items():
-            row = channel.rows.get(identity)
-            if row is not None and (found is None or name < found.channel):
-                found = Place(name, row)
-        return found
+            row = channel.rows.newest(high, low)
+            if row >= 0 and (found < 0 or name < home):
+                home, found = name, row
+        return None if found < 0 else Place(home, found)
 
     def resolve(self, reference: Reference | None, text: str) -> Place:
         """The message a reference names.
@@ -183,45 +187,53 @@ class Index:
 
     def thread(self, place: Place) -> list[ThreadNode]:
         """The whole thread a message belongs to: parents before children, siblings by (timestamp, id)."""
-        amendments = self.amendments()
+        amendments, find = self.amendments(), cache(self.find)  # which asks every channel
         start = amendments.original(self.channels[place.channel].identity(place.row))
         nodes: list[ThreadNode] = []
         seen: set[int] = set()
-        root = self.root(start, amendments)
-        waiting = [(root, self.find(root), 0)]
+        root = self._root(start, amendments, find)
+        waiting = [(root, find(root), 0)]
         while waiting:
             identity, found, depth = waiting.pop()
             if identity in seen:
                 continue
             seen.add(identity)
             newest = amendments.newest(identity)
-            shown = found if newest == identity else self.find(newest)
+            shown = found if newest == identity else find(newest)
             if shown is not None:
                 nodes.append(ThreadNode(shown, depth))
             replies = [(self._key_at(at), reply, at) for reply, at in self._replies(identity, amendments).items()]
             waiting += [(reply, at, depth + 1) for _, reply, at in sorted(replies, reverse=True)]
         return nodes
 
-    def root(self, identity: int, amendments: Amendments) -> int:
+    def _root(self, identity: int, amendments: Amendments, find: _Find) -> int:
         """The id of the message that heads the thread of `identity` (an original)."""
         path: list[int] = []
         known = set()
+        place = find(identity)
         while identity not in known:
             known.add(identity)
             path.append(identity)
-            parent = self.parent(identity, amendments)
-            if parent is None:
+            above = None if place is None else self._above(place, amendments, find)
+            if above is None:
                 return identity
-            identity = parent
-        return min(path[path.index(identity) :], key=self._key)
+            identity, place = above
+        return min(path[path.index(identity) :], key=lambda member: self._key(member, find))
 
     def parent(self, identity: int, amendments: Amendments) -> int | None:
         """The original that `identity` answers; None for a root and for an orphan."""
         place = self.find(identity)
-        parent = None if place is None else self.channels[place.channel].parents.get(place.row)
-        if parent is None or self.find(parent) is None:
+        above = None if place is None else self._above(place, amendments, self.find)
+        return None if above is None else above[0]
+
+    def _above(self, place: Place, amendments: Amendments, find: _Find) -> tuple[int, Place | None] | None:
+        """The original that a message answers, and where that stands; None for a root and for an orphan."""
+        parent = self.channels[place.channel].parents.get(place.row)
+        there = None if parent is None else find(parent)
+        if parent is None or there is None:
             return None
-        return amendments.original(parent)
+        original = amendments.original(parent)
+        return original, there if original == parent else find(original)
 
     def is_answered(self, identity: int) -> bool:
         """Whether anybody but its sender has answered a message, in whichever version."""
@@ -239,17 +251,17 @@ class Index:
         """Who answers a message, in whichever version; by their ids, where they stand."""
         replies: dict[int, Place] = {}
         for version in amendments.versions(identity):
+            high, low = version >> 64, version & LOW
             for name, channel in self.channels.items():
-                rows = channel.replies.get(version)
-                for row in rows or ():
+                for row in channel.replies.of(high, low):
                     reply = channel.identity(row)
                     # A correction that answers what it corrects is the message itself, not a reply to it.
                     if amendments.original(reply) == reply and (reply not in replies or name < replies[reply].channel):
                         replies[reply] = Place(name, row)
         return replies
 
-    def _key(self, identity: int) -> tuple[int, int]:
-        place = self.find(identity)
+    def _key(self, identity: int, find: _Find | None = None) -> tuple[int, int]:
+        place = (find or self.find)(identity)
         return (0, identity) if place is None else self._key_at(place)
 
     def _key_at(self, place: Place) -> tuple[int, int]:

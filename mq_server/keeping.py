@@ -22,6 +22,7 @@ from mq_server.errors import Problem
 from mq_server.store import ARCHIVE, SUFFIX, Store
 
 _INLINE_BYTES = 256 * 1024
+_INLINE_ROWS = 1000
 _ATTEMPTS = 20
 _RETRY_S = 1.0
 
@@ -31,6 +32,8 @@ class Reading(Protocol):
 
     def extend(self, lines: Iterable[tuple[int, int, bytes]]) -> None:
         """Take in the next lines: the offset, number and bytes of each."""
+
+    def __len__(self) -> int: ...
 
     def prepare(self) -> None:
         """Do what the first answer would have to, as far as it takes long."""
@@ -82,6 +85,8 @@ class Tracked(Generic[R]):
                 reading = await self._begin() if change.replaced else self.reading
                 if change.replaced:
                     await _take_anew(reading, change)
+                    if len(reading) > _INLINE_ROWS:
+                        await asyncio.to_thread(reading.prepare)
                 else:
                     await self._take_more(change)
             except FileNotFoundError:
@@ -230,4 +235,3 @@ async def _take_anew(reading: Reading, change: Change) -> None:
 def _take(reading: Reading, change: Change) -> None:
     for block in change.blocks():
         reading.extend(block.lines())
-    reading.prepare()

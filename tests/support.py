@@ -101,8 +101,7 @@ def indexed(lines: Iterable[bytes], channel: str = "narrator", names: Names | No
     """A mailbox of these lines, indexed."""
     data = b"".join(lines)
     index = ChannelIndex(channel, f"{channel}.jsonl", names or Names(), lambda at, length: data[at : at + length])
-    for offset, number, text in Block(0, 1, data).lines():
-        index.add(offset, number, text)
+    index.extend(Block(0, 1, data).lines())
     return index
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+from array import array
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mq_server import columns, orders
 from mq_server.columns import ChannelIndex, Names
-from mq_server.names import format_time, id_number
+from mq_server.names import format_time, id_number, id_text
 from tests.support import START_US, indexed, known_id, line
 
 ID_A, ID_B = known_id(0), known_id(5)
@@ -27,7 +29,7 @@ def facts(channel: ChannelIndex) -> dict[str, object]:
         "rows": channel.rows,
         "replies": {parent: sorted(children) for parent, children in channel.replies.items() if children},
         "links": (channel.parents, channel.replaces, channel.expires_us, channel.urgent),
-        "problems": channel.problems,
+        "problems": sorted(channel.problems),
         "at_line": [channel.at_line(number) for number in range(30)],
         "from": [list(channel.rows_from(START_US + step * 1000)) for step in range(12)],
     }
@@ -107,6 +109,75 @@ def test_no_message_ends_with_what_is_no_id() -> None:
     assert list(channel.ends_with("8" + "Z" * 25)) == []
 
 
+def test_the_short_end_of_an_id_is_looked_up_and_not_searched_for() -> None:
+    channel = indexed([line(number) for number in range(5000)])
+    asked = 0
+
+    class Counting(array):  # type: ignore[type-arg]
+        def __getitem__(self, place: object) -> object:
+            nonlocal asked
+            asked += 1
+            return super().__getitem__(place)  # type: ignore[call-overload]
+
+    channel.rows.lows = Counting("Q", channel.rows.lows)
+    assert 7 in channel.ends_with(id_text(channel.identity(7))[-4:])
+    assert asked < 50
+
+
+def test_the_newest_message_under_a_key_is_found_though_one_of_them_is_rewritten() -> None:
+    lines = [
+        line(3, sender="a", dedup_key="k"),
+        line(9, sender="b", dedup_key="k"),
+        line(2, sender="a", dedup_key="k"),
+        line(4, id=ID_A, sender="a", dedup_key="k", text="a"),
+    ]
+    names = Names()
+    channel = indexed(lines, names=names)
+    assert channel.keyed(names.known("a"), "k") == 3
+    assert channel.keyed(names.known("b"), "k") == 1
+    assert channel.keyed(names.known("b"), "other") is None
+    assert channel.keyed(names.known("nobody"), "k") is None
+    names = Names()
+    channel = indexed([*lines, line(4, id=ID_A, sender="a", text="b")], names=names)
+    assert channel.keyed(names.known("a"), "k") == 0
+
+
+def test_a_line_is_found_below_one_that_was_rewritten() -> None:
+    lines = [line(0), line(1, id=ID_A, text="a"), *(line(number) for number in range(2, 8)), line(1, id=ID_A, text="b")]
+    channel = indexed(lines)
+    assert [channel.at_line(number) for number in range(11)] == [None, 0, 1, 2, 3, 4, 5, 6, 7, 1, None]
+
+
+def test_sums_of_many_rows_are_sums_in_either_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orders, "_SUMMED_ROWS", 16)
+    for numbers in (range(300), [*range(100, 300), *range(100), *range(50, 60)]):
+        channel = indexed([line(number) for number in numbers])
+        assert [channel.id_sums[count] for count in range(len(channel) + 1)] == [
+            sum(channel.ids_low[:count]) & (1 << 64) - 1 for count in range(len(channel) + 1)
+        ]
+        order = list(channel.by_time())
+        for place, row in enumerate(order):
+            expected = sum(channel.ids_low[each] for each in order[:place]) & (1 << 64) - 1
+            assert channel.sum_before(channel.key(row)) == expected
+
+
+@given(st.lists(st.integers(0, 30), max_size=60), st.integers(1, 12), st.integers(1, 4))
+def test_rows_sorted_in_parts_are_sorted(times: list[int], sorted_rows: int, sampled: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(orders, "_SORTED_ROWS", sorted_rows)
+        patch.setattr(orders, "_SAMPLED", sampled)
+        parts = orders.sorted_rows(array("q", times), lambda row: row * 7 % 61)
+        assert [row for part in parts for row in part] == sorted(
+            range(len(times)), key=lambda row: (times[row], row * 7 % 61)
+        )
+
+
+def test_many_messages_of_one_moment_are_in_order_of_their_ids() -> None:
+    lines = [line(0, timestamp=format_time(START_US + number % 3)) for number in range(400)]
+    channel = indexed(lines)
+    assert list(channel.by_time()) == sorted(range(400), key=channel.key)
+
+
 LINES = st.lists(
     st.builds(
         lambda time, identity, sender, parent, replaces, urgent: line(
@@ -127,6 +198,14 @@ LINES = st.lists(
     | st.sampled_from([b"\n", b"garbage\n", b"=======\n"]),
     max_size=14,
 )
+
+
+@given(LINES, st.sampled_from([1, 2, 3, 256]))
+def test_an_index_is_the_same_however_many_lines_are_taken_in_at_once(lines: list[bytes], count: int) -> None:
+    expected = facts(indexed(lines))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns, "_BATCH_LINES", count)
+        assert facts(indexed(lines)) == expected
 
 
 @given(LINES, st.data())

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mq_server import delivery
 from mq_server.blocks import Block
 from mq_server.columns import ChannelIndex, Names
 from mq_server.delivery import ReaderState, ReceiptIndex, Unread, receipt_fields
@@ -214,6 +215,89 @@ def test_what_is_kept_up_step_by_step_is_what_is_built_at_once(receipts: Any, da
                 fresh = Unread().rows(indexed(seen[0]), folded(seen[1]).state(reader))
                 assert list(follower.rows(channel, index.state(reader))) == list(fresh)
     assert state_of(index) == state_of(folded(receipt_lines))
+
+
+EDITS = st.lists(
+    st.tuples(
+        st.sampled_from(["take out", "put in", "edit", "swap", "append", "archive", "settle"]),
+        st.integers(0, 30),
+        st.integers(0, 30),
+    ),
+    max_size=8,
+)
+
+
+@given(EDITS, st.sampled_from([0, 1000]))
+def test_what_an_edited_mailbox_has_unread_is_what_is_built_at_once(edits: Any, always_carried: int) -> None:
+    """Whatever an editor or a merge makes of the file, whose reading is then another one."""
+    texts = [line(number, id=known_id(number)) for number in range(12)]
+    receipts = [receipt(0, "seek", after=3), receipt(1, "ack", 5), receipt(2, "reopen", 1)]
+    index, follower = folded(receipts), Unread()
+    offset, archived = sum(map(len, receipts)), 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(delivery, "_ALWAYS_CARRIED", always_carried)
+        patch.setattr(delivery, "_COMPARED_ROWS", 4)
+        for number, (what, one, other) in enumerate(edits):
+            if what == "settle":
+                receipts.append(receipt(10 + number, "reject", one % len(IDS), moment=50 + number))
+                index.add(offset, len(receipts), receipts[-1][:-1])
+                offset += len(receipts[-1])
+            elif what == "archive":
+                archived = one % 5
+            elif what == "append":
+                texts.append(line(40 + number, id=known_id(40 + number)))
+            elif texts:
+                at, to = one % len(texts), other % len(texts)
+                if what == "take out":
+                    del texts[at]
+                elif what == "put in":
+                    texts.insert(at, line(other, id=known_id(60 + number)))
+                elif what == "edit":
+                    texts[at] = line(other, id=known_id(70 + number), text="edited")
+                else:
+                    texts[at], texts[to] = texts[to], texts[at]
+            mailbox = indexed(texts[:archived])
+            mailbox.turn_to("narrator.jsonl", lambda at, length: b"")
+            mailbox.extend((0, place, text[:-1]) for place, text in enumerate(texts[archived:], 1))
+            state = index.state("narrator")
+            rows = follower.rows(mailbox, state)
+            fresh = [
+                row
+                for row in range(len(mailbox))
+                if not state.is_settled(mailbox.identity(row), mailbox.times_us[row])
+                and (row >= archived or mailbox.identity(row) in state.reopened)
+            ]
+            assert list(rows) == fresh == rows[:] == list(rows[0:])
+            assert len(rows) == len(fresh)
+            assert [row in rows for row in range(-1, 50)] == [row in fresh for row in range(-1, 50)]
+            assert list(rows.without(fresh[::2])) == fresh[1::2]
+            assert list(rows) == fresh
+
+
+def test_an_edited_line_does_not_have_all_others_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [line(number, id=known_id(number)) for number in range(3000)]
+    settled = [
+        encode_line(
+            receipt_fields(known_id(9000), format_time(START_US), "narrator", "narrator", "narrator", "ack", ids)
+        )
+        for ids in [[known_id(number) for number in range(2000)]]
+    ]
+    state, follower = folded(settled).state("narrator"), Unread()
+    assert len(follower.rows(indexed(texts), state)) == 1000
+    texts[1500] = line(1500, id=known_id(5000))
+    edited = indexed(texts)
+    looked_up = 0
+    real = ChannelIndex.identity
+
+    def counting(self: ChannelIndex, row: int) -> int:
+        nonlocal looked_up
+        looked_up += 1
+        return real(self, row)
+
+    monkeypatch.setattr(ChannelIndex, "identity", counting)
+    monkeypatch.setattr(type(edited.rows), "get", lambda *_: pytest.fail("looked up"))
+    assert len(follower.rows(edited, state)) == 1001
+    assert looked_up == 1
 
 
 def test_branches_that_each_acknowledge_merge_to_the_same_state_either_way(tmp_path: Path) -> None:

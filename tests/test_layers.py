@@ -14,7 +14,7 @@ PACKAGE = Path(mq_server.__file__).parent
 LAYERS = [
     {"errors", "kept", "listing", "outline"},
     {"stamp"},
-    {"blocks", "chains", "names", "repository", "schemas"},
+    {"blocks", "chains", "names", "orders", "repository", "schemas"},
     {"message"},
     {"intake", "outcomes"},
     {"answers", "columns", "config", "leaselog", "locks", "moving", "paging", "payloads", "search"},
@@ -51,6 +51,7 @@ WITHOUT_IO = {
     "index",
     "intake",
     "moving",
+    "orders",
     "outcomes",
     "outline",
     "paging",
