@@ -368,7 +368,7 @@ def test_who_names_a_line_has_no_mailbox_indexed_for_it(tmp_path: Path) -> None:
 
 
 UNWRITABLE = """
-import asyncio, concurrent.futures.thread, os, sys  # what is imported later may not be readable for that user
+import asyncio, concurrent.futures.thread, difflib, os, sys  # what is imported later may not be readable for that user
 from pathlib import Path
 from mq_server.errors import WriteFailed
 from mq_server.mailroom import Mailroom

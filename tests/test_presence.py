@@ -374,7 +374,7 @@ def test_looking_makes_nothing(tmp_path: Path) -> None:
 
 
 UNWRITABLE = """
-import asyncio, concurrent.futures.thread, os, sys  # what is imported later may not be readable for that user
+import asyncio, concurrent.futures.thread, difflib, os, sys  # what is imported later may not be readable for that user
 from pathlib import Path
 import watchfiles
 from mq_server import payloads
@@ -429,7 +429,7 @@ def test_a_file_in_the_place_of_the_folder_keeps_nobody_from_waiting_or_posting(
 
 
 FORBIDDEN = """
-import asyncio, concurrent.futures.thread, os, sys
+import asyncio, concurrent.futures.thread, difflib, os, sys
 from pathlib import Path
 from mq_server import payloads
 from mq_server.mailroom import Mailroom
