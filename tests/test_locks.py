@@ -183,7 +183,7 @@ def test_a_file_system_that_has_no_locks_is_a_clear_error(tmp_path: Path, monkey
     def no_lock(handle: int) -> bool:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(locks, "_lock", no_lock)
+    monkeypatch.setattr(locks, "try_lock", no_lock)
     words = r"x\.lock: this file system cannot lock files \(.*No locks available\); use a local disk"
     with pytest.raises(MailError, match=words), new_lock(tmp_path / "x.lock").held(1):
         pass

@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mq_server import appendlog, keeping, recent
+from mq_server.appendlog import Change
+from mq_server.blocks import Block
 from mq_server.errors import Stale, Unsteady
 from mq_server.mailroom import Mailroom
 from tests.support import append, ask, examples, known_id, line, new_log, run, write
@@ -29,14 +32,14 @@ async def texts(room: Mailroom, channel: str = "narrator") -> list[str]:
 
 def test_what_others_append_is_read_and_nothing_is_read_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = 0
-    real_take = keeping._take
+    real_blocks = Change.blocks
 
-    def counting(reading: Any, change: Any) -> None:
+    def counting(change: Change) -> Iterator[Block]:
         nonlocal taken
         taken += change.size_bytes
-        real_take(reading, change)
+        return real_blocks(change)
 
-    monkeypatch.setattr(keeping, "_take", counting)
+    monkeypatch.setattr(Change, "blocks", counting)
 
     async def work(room: Mailroom) -> None:
         log = new_log(tmp_path)
