@@ -14,7 +14,7 @@ PACKAGE = Path(mq_server.__file__).parent
 LAYERS = [
     {"errors", "kept", "outline"},
     {"stamp"},
-    {"blocks", "names", "repository", "schemas"},
+    {"blocks", "listing", "names", "repository", "schemas"},
     {"message"},
     {"outcomes"},
     {"answers", "columns", "config", "leaselog", "locks", "moving", "paging", "payloads", "search"},
