@@ -18,7 +18,6 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from hashlib import blake2b
 from itertools import islice, pairwise
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -383,6 +382,8 @@ class ChannelIndex:
 
 
 def _digest(sender: int, key: str) -> int:
+    from hashlib import blake2b
+
     return int.from_bytes(blake2b(f"{sender} {key}".encode(), digest_size=16).digest(), "big")
 
 

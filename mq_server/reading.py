@@ -119,10 +119,8 @@ class Reader(Selecting):
             while True:
                 page = await self._answer(question)
                 left = deadline - time.monotonic()
-                if page.messages:
-                    return page
-                if left <= 0 or self._shelf.feed.closed:
-                    return replace(page, timed_out=True)
+                if page.messages or left <= 0 or self._shelf.feed.closed:
+                    return replace(page, timed_out=not page.messages)
                 if question.free_in_s is not None:
                     # What others hold may be given back by a process that we do not hear of: look once a second.
                     left = min(left, question.free_in_s + 0.001, RESCAN_S)
