@@ -384,6 +384,27 @@ def test_a_change_by_another_process_or_an_editor_comes_within_a_second_or_two(t
     run(scenario())
 
 
+def test_a_stream_without_news_looks_nothing_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mq_server.monitor.events.BEAT_S", 0.02)
+    asked: list[Any] = []
+    activity = Mailroom.activity
+
+    async def counted(room: Mailroom, **options: Any) -> Any:
+        asked.append(options)
+        return await activity(room, **options)
+
+    async def scenario() -> None:
+        async with monitored(tmp_path) as http, events(http) as stream:
+            await heard(stream, "beat")
+            before = len(asked)
+            for _ in range(5):
+                await heard(stream, "beat")
+            assert len(asked) == before
+
+    monkeypatch.setattr(Mailroom, "activity", counted)
+    run(scenario())
+
+
 def test_a_stream_goes_on_after_a_restart_without_gap_or_double(tmp_path: Path) -> None:
     async def scenario() -> None:
         got: list[str] = []

@@ -353,6 +353,23 @@ def test_the_scrollbar_spans_everything_and_loads_where_one_drags_it(tmp_path: P
         expect(feed.get_by_text("from a branch", exact=True)).to_be_in_viewport()
 
 
+def test_what_comes_in_while_a_page_is_on_its_way_is_shown(tmp_path: Path, browser: Browser) -> None:
+    write_many(tmp_path, 300, channels=1)
+    with background(tmp_path) as url, opened(browser, url) as page:
+        drag_to(page, 0)
+        held: list[Any] = []
+        page.route("**/api/feed?*", lambda route: held.append((route, route.fetch())), times=1)
+        page.locator("#newer").click()
+        while not held:
+            page.evaluate("new Promise(requestAnimationFrame)")
+        say(tmp_path, "meanwhile")
+        expect(page.locator("#heard")).to_contain_text("meanwhile")
+        ((route, response),) = held
+        route.fulfill(response=response)
+        expect(page.locator("#feed").get_by_text("message 300", exact=True)).to_be_in_viewport()
+        expect(page.locator("#feed .message").last).to_contain_text("meanwhile")
+
+
 def test_the_scrollbar_of_a_filtered_feed_spans_what_it_shows(tmp_path: Path, browser: Browser) -> None:
     write_many(tmp_path, 2000, channels=2)
     with background(tmp_path) as url, opened(browser, url) as page:
