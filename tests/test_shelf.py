@@ -51,6 +51,30 @@ def test_what_others_append_is_read_and_nothing_is_read_twice(tmp_path: Path, mo
     ask(tmp_path, work)
 
 
+def test_after_an_editors_save_that_file_alone_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [write(tmp_path / f"{name}.jsonl", line(1), line(2)) for name in ("narrator", "dialogist", "editor")]
+    for path in paths:
+        os.utime(path, (1_790_000_000, 1_790_000_000))  # what was written just now is read again until it is quiet
+    taken: set[Path] = set()
+    real_blocks = Change.blocks
+
+    def noting(change: Change) -> Iterator[Block]:
+        taken.add(change.log.path)
+        return real_blocks(change)
+
+    async def work(room: Mailroom) -> None:
+        await room.directory()
+        monkeypatch.setattr(Change, "blocks", noting)
+        new = write(tmp_path / "saved.tmp", line(1, text="as an editor saves it"), line(2))
+        new.replace(paths[0])
+        assert "as an editor saves it" in await texts(room)
+        await room.directory()
+        await room.activity()
+        assert taken == {paths[0]}
+
+    ask(tmp_path, work)
+
+
 def test_a_long_file_is_read_beside_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeping, "_INLINE_BYTES", 1000)
     write(tmp_path / "narrator.jsonl", *(line(number, text="x" * 200) for number in range(100)))
