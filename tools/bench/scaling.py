@@ -150,8 +150,8 @@ async def _saved_by_an_editor(room: Mailroom, corpus: Corpus) -> tuple[float, fl
     ticker = _Ticker()
     ticking = asyncio.create_task(ticker.tick())
     await asyncio.sleep(0)
-    saved.replace(mailbox)
     started = time.perf_counter()
+    await asyncio.to_thread(saved.replace, mailbox)  # to give back the old file's blocks takes the system its time
     message = await room.message(f"{_CHANNEL}:1")
     elapsed = time.perf_counter() - started
     await room.history(_CHANNEL, limit=HISTORY)
