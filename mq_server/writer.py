@@ -32,6 +32,8 @@ _QUICK_S = 0.005
 """A sync that takes longer would hold the event loop up; measured as a moving average. One that is shorter costs less
 there than the way to a thread and back, and more so where many processes wait for a turn on the processor."""
 _WEIGHT = 0.2
+_TURN = 8
+"""So many appends of one task come one after the other, then others have their turn."""
 
 
 class Stored(NamedTuple):
@@ -98,6 +100,9 @@ class Writer:
         self._handed_over = 0
         """How many appends the thread has not answered yet."""
         self._sync_s = 0.0
+        self._asker = 0
+        """The `id` of the task that asked last. It is compared, no more: that of another one may be the same."""
+        self._in_a_row = 0
 
     def submit(self, append: Append) -> asyncio.Future[Stored]:
         """Have an append written; the future ends when it is durable, or with what went wrong.
@@ -106,10 +111,24 @@ class Writer:
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Stored] = loop.create_future()
-        if not self._asked:
-            loop.call_soon(self._hand_over)
+        is_first, is_alone = not self._asked, self._is_alone()
         self._asked.append(_Asked(append, done))
+        if is_first and is_alone:
+            self._hand_over()
+        elif is_first:
+            loop.call_soon(self._hand_over)
         return done
+
+    def _is_alone(self) -> bool:
+        """Whether nobody is expected to ask for anything more in this round of the event loop.
+
+        The task that asked last asks again: had it company, another one would have asked in between. Now and then it
+        goes the long way all the same, for those who wait for their turn on the event loop.
+        """
+        asker = id(asyncio.current_task())
+        self._in_a_row = self._in_a_row + 1 if asker == self._asker else 0
+        self._asker = asker
+        return self._in_a_row % _TURN != 0
 
     def _hand_over(self) -> None:
         asked, self._asked = [one for one in self._asked if not one.done.done()], []
