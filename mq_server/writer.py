@@ -1,8 +1,9 @@
 """The one writer of a process: what is appended together, how, and by whom.
 
 Appends that are asked for in one round of the event loop are taken together: what goes to the same logs is written at
-once and synced once (group commit), and the callers, woken together, tend to come together again. Ids and timestamps
-are minted under the locks of all logs concerned, taken in name order.
+once and synced once (group commit), and the callers, woken together, tend to come together again. A task that asks
+again and again, and nobody else, waits for no such round. Ids and timestamps are minted under the locks of all logs
+concerned, taken in name order.
 
 As long as nobody else holds a lock and the disk syncs in a moment, all this is done on the event loop itself: handing
 it to a thread and back takes longer than the work. What may take its time goes to a thread: a lock that is held, a file
@@ -15,7 +16,7 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -32,8 +33,8 @@ _QUICK_S = 0.005
 """A sync that takes longer would hold the event loop up; measured as a moving average. One that is shorter costs less
 there than the way to a thread and back, and more so where many processes wait for a turn on the processor."""
 _WEIGHT = 0.2
-_TURN = 8
-"""So many appends of one task come one after the other, then others have their turn."""
+_TURN_S = 0.001
+"""As long as that the appends of one task are written one after the other, then others on the loop have their turn."""
 
 
 class Stored(NamedTuple):
@@ -102,33 +103,32 @@ class Writer:
         self._sync_s = 0.0
         self._asker = 0
         """The `id` of the task that asked last. It is compared, no more: that of another one may be the same."""
-        self._in_a_row = 0
+        self._turn_ends = 0.0
 
     def submit(self, append: Append) -> asyncio.Future[Stored]:
         """Have an append written; the future ends when it is durable, or with what went wrong.
 
-        An append whose future is cancelled in the same round of the event loop is left out; later it can't be any more.
+        An append whose future is cancelled in the same round of the event loop is left out, if it is not written yet;
+        later it can't be any more.
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Stored] = loop.create_future()
-        is_first, is_alone = not self._asked, self._is_alone()
         self._asked.append(_Asked(append, done))
-        if is_first and is_alone:
-            self._hand_over()
-        elif is_first:
-            loop.call_soon(self._hand_over)
+        goes_on = self._goes_on(loop)
+        if len(self._asked) == 1:
+            if goes_on:
+                self._hand_over()
+            else:
+                loop.call_soon(self._hand_over)
         return done
 
-    def _is_alone(self) -> bool:
-        """Whether nobody is expected to ask for anything more in this round of the event loop.
-
-        The task that asked last asks again: had it company, another one would have asked in between. Now and then it
-        goes the long way all the same, for those who wait for their turn on the event loop.
-        """
-        asker = id(asyncio.current_task())
-        self._in_a_row = self._in_a_row + 1 if asker == self._asker else 0
-        self._asker = asker
-        return self._in_a_row % _TURN != 0
+    def _goes_on(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether a task asks once more within its turn: had it company, somebody else would have asked in between."""
+        asker, now = id(asyncio.current_task(loop)), loop.time()
+        if asker == self._asker and now < self._turn_ends:
+            return True
+        self._asker, self._turn_ends = asker, now + _TURN_S
+        return False
 
     def _hand_over(self) -> None:
         asked, self._asked = [one for one in self._asked if not one.done.done()], []
@@ -331,8 +331,8 @@ def next_time_us(tails: dict[str, Tail], max_ahead_us: int | None = MAX_AHEAD_US
     return next_us
 
 
-def _same_targets(asked: list[_Asked]) -> Iterator[list[_Asked]]:
+def _same_targets(asked: list[_Asked]) -> Iterable[list[_Asked]]:
     groups: dict[tuple[str, ...], list[_Asked]] = {}
     for one in asked:
         groups.setdefault(tuple(one.append.logs), []).append(one)
-    yield from groups.values()
+    return groups.values()
