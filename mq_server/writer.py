@@ -207,9 +207,9 @@ class Writer:
         try:
             self._hold(logs, locks, tails, 0.0 if at_once else group[0].lock_timeout_s, at_once=at_once)
             lines: dict[str, list[bytes]] = {name: [] for name in logs}
-            follows_any = any(append.follows_any for append in group)  # all or none do: the logs are of one kind
             time_us = 0
-            next_us = next_time_us(tails, None if follows_any else MAX_AHEAD_US)
+            # All or none follow any time: the logs are of one kind.
+            next_us = next_time_us(tails, None if group[0].follows_any else MAX_AHEAD_US)
             for append in group:
                 if append.known is None:
                     time_us = next_us = max(next_us, append.after_us + 1)
