@@ -124,7 +124,7 @@ class Writer:
 
     def _goes_on(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Whether a task asks once more within its turn: had it company, somebody else would have asked in between."""
-        asker, now = id(asyncio.current_task(loop)), loop.time()
+        asker, now = id(asyncio.current_task(loop)), time.monotonic()  # uvloop's own time stands still within a round
         if asker == self._asker and now < self._turn_ends:
             return True
         self._asker, self._turn_ends = asker, now + _TURN_S
