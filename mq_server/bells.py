@@ -191,7 +191,7 @@ class Bells:
 
     def ring(self, channels: Iterable[str]) -> None:
         """Tell the others that something was written to these channels."""
-        names = set(channels)
+        names = frozenset(channels)
         for bell, wants in self._find():
             concerned = names if EVERYTHING in wants else names & wants
             if concerned and not LINE.ring(bell, "".join(f"{name}\n" for name in concerned).encode()):
@@ -214,17 +214,19 @@ class Bells:
 
     def _find(self) -> Collection[tuple[Path, frozenset[str]]]:
         """The other processes' bells and what they are to be rung for."""
-        with contextlib.suppress(OSError):
+        try:
             names = self._listing.names()
-            if names is not self._names:
-                others = {}
-                for name in names:
-                    process = name.removesuffix(_WANTS).rpartition(".")[0]
-                    if name in self._others:
-                        others[name] = self._others[name]
-                    elif name.endswith(_WANTS) and process != self._process:
-                        with contextlib.suppress(OSError):
-                            wants = (self._folder / name).read_text("utf-8", "replace").split()
-                            others[name] = self._folder / process, frozenset(wants)
-                self._names, self._others = names, others
+        except OSError:
+            names = self._names
+        if names is not self._names:
+            others = {}
+            for name in names:
+                process = name.removesuffix(_WANTS).rpartition(".")[0]
+                if name in self._others:
+                    others[name] = self._others[name]
+                elif name.endswith(_WANTS) and process != self._process:
+                    with contextlib.suppress(OSError):
+                        wants = (self._folder / name).read_text("utf-8", "replace").split()
+                        others[name] = self._folder / process, frozenset(wants)
+            self._names, self._others = names, others
         return self._others.values()

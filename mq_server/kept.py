@@ -39,10 +39,11 @@ class KeptFile:
             self.close()
         if self._handle is None:
             self._handle = self._opened()
-        elif not self._appends:
-            os.lseek(self._handle, 0, os.SEEK_SET)
         try:
-            os.write(self._handle, data)
+            if self._appends or not _KEEPS:
+                os.write(self._handle, data)
+            else:
+                os.pwrite(self._handle, data, 0)
         finally:
             if not _KEEPS:
                 self.close()

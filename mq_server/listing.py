@@ -27,6 +27,7 @@ class Listing:
         self._folder = str(folder)
         self._names = _NONE
         self._seen: tuple[int, int, int] | None = None
+        self._is_missing = False
         self._listed_s = 0.0
 
     def names(self) -> frozenset[str]:
@@ -35,6 +36,8 @@ class Listing:
         Raises:
             OSError: It cannot be listed.
         """
+        if self._is_missing and not os.access(self._folder, os.F_OK):  # which raises nothing, and that takes its time
+            return _NONE
         try:
             stat = os.stat(self._folder)  # noqa: PTH116 - asked before every answer
             seen = stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
@@ -44,10 +47,10 @@ class Listing:
             now_ns = time.time_ns()
             names = frozenset(os.listdir(self._folder))  # noqa: PTH208
         except (FileNotFoundError, NotADirectoryError):
-            self._seen, self._names = None, _NONE
+            self._seen, self._names, self._is_missing = None, _NONE, True
             return _NONE
         is_sure = now_ns - max(seen[:2]) > _DOUBT_NS and seen[0] % _SECOND_NS != 0
         if names != self._names:
             self._names = names
-        self._seen, self._listed_s = seen if is_sure else None, now_s
+        self._seen, self._listed_s, self._is_missing = seen if is_sure else None, now_s, False
         return self._names

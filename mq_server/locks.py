@@ -43,10 +43,12 @@ if sys.platform == "win32":
 else:
     import fcntl
 
+    _NOW = fcntl.LOCK_EX | fcntl.LOCK_NB
+
     def try_lock(handle: int) -> bool:
         """Try to lock an open file; False if somebody else has locked it."""
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, _NOW)
         except (BlockingIOError, PermissionError):  # the latter where a file system makes it a lock of fcntl's
             return False
         return True

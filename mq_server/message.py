@@ -290,7 +290,7 @@ class Draft(NamedTuple):
         """What follows the channel in its line: the same in all mailboxes, and at all times unless it expires."""
         fields: dict[str, Any] = {"sender": self.sender, "msg_type": self.msg_type}
         optional = zip(_OPTIONAL_KEYS, self._optional(time_us), strict=True)
-        fields.update([pair for pair in optional if pair[1] is not None])
+        fields |= {key: value for key, value in optional if value is not None}
         fields["payload"] = self.payload
         return encode_line(fields)[1:]
 

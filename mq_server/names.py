@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from random import Random
 from struct import Struct
 from typing import NamedTuple
 
@@ -58,8 +59,7 @@ def _fault_of(name: str) -> str:
 
 def mint_id(time_us: int) -> str:
     """A new ULID (github.com/ulid/spec) whose 48 bits of milliseconds are those of `time_us` (microseconds)."""
-    number = int.from_bytes(os.urandom(10), "big")
-    return _millisecond(time_us // 1000) + "".join([_PAIRS[number >> shift & 1023] for shift in range(70, -1, -10)])
+    return _millisecond(time_us // 1000) + _chance.randbytes(16).translate(_LETTERS).decode()
 
 
 @lru_cache(maxsize=64)  # posts come many a millisecond
@@ -112,6 +112,13 @@ _TO_BASE32HEX = bytes(
     for code in range(256)
 )
 _PAIRS = [first + second for first in _CROCKFORD for second in _CROCKFORD]
+_LETTERS = (_CROCKFORD * 8).encode()
+"""A letter for each byte: five bits of chance from eight."""
+# Not `os.urandom`: a call of the system for each id takes longer than all the rest. Not the module's own generator
+# either, which anybody may seed. Its seed is the system's chance, and a forked process takes one of its own.
+_chance = Random()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_chance.seed)
 
 
 def id_text(number: int) -> str:

@@ -66,8 +66,8 @@ class Presence:
             names = listing.names()
         except OSError:  # we may not look, which is no reason not to post
             return here
-        folder = f"{self._folder}{os.sep}{channel}{os.sep}"
-        return here + sum(_is_locked(folder + name) for name in names if name != self._process)
+        others = [name for name in names if name != self._process]
+        return here + sum([_is_locked(os.path.join(self._folder, channel, name)) for name in others])  # noqa: PTH118
 
     def channels(self) -> set[str]:
         """The channels that readers wait for."""

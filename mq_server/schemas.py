@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from mq_server.errors import Problem, SchemaError, did_you_mean
+from mq_server.listing import Listing
 from mq_server.outline import Drawing
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class Schemas:
     def __init__(self, root: Path) -> None:
         self._folder = root / FOLDER
         self._prefix = f"{self._folder}{os.sep}"
+        self._listing = Listing(self._folder)
         self._read: dict[str, tuple[tuple[int, int, int], Schema | list[Problem]]] = {}
 
     def get(self, msg_type: str) -> Schema | None:
@@ -131,22 +133,21 @@ class Schemas:
         return sorted(path for path in entries if path.suffix == _SUFFIX and not path.name.startswith("."))
 
     def _load(self, msg_type: str) -> Schema | list[Problem] | None:
-        known = self._read.get(msg_type)
+        name = f"{msg_type}{_SUFFIX}"
         try:
-            status = os.stat(f"{self._prefix}{msg_type}{_SUFFIX}")  # noqa: PTH116 - every post comes here
+            # Asked for by its name, a file system that ignores case would give another type's file.
+            if name not in self._listing.names():
+                return None
+            status = os.stat(f"{self._prefix}{name}")  # noqa: PTH116 - every post comes here
             fingerprint = status.st_mtime_ns, status.st_size, status.st_ino
+            known = self._read.get(msg_type)
             if known and known[0] == fingerprint:
                 return known[1]
-            path = self._folder / f"{msg_type}{_SUFFIX}"
-            if path.name not in {file.name for file in self._files()}:
-                return None  # a file system that ignores case has taken another type's file for this one's
-            loaded = parsed(f"{FOLDER}/{path.name}", path.read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
-            if known:
-                del self._read[msg_type]
+            loaded = parsed(f"{FOLDER}/{name}", (self._folder / name).read_bytes())
+        except FileNotFoundError:  # gone since it was listed
             return None
         except OSError as error:
-            return [Problem(f"{FOLDER}/{msg_type}{_SUFFIX}", 0, f"cannot be read: {error.strerror or error}")]
+            return [Problem(f"{FOLDER}/{name}", 0, f"cannot be read: {error.strerror or error}")]
         self._read[msg_type] = fingerprint, loaded
         return loaded
 

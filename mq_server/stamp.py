@@ -7,7 +7,6 @@ reads the file instead.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat as stat_module
@@ -135,9 +134,11 @@ class StampFile:
 
     def write(self, stamp: Stamp) -> None:
         """Replace the stamp. One that cannot be written disagrees with the file, which costs a re-read, no more."""
-        with contextlib.suppress(OSError):
+        try:
             self._file.write(stamp.encode())
-            self._written = stamp
+        except OSError:
+            return
+        self._written = stamp
 
     def close(self) -> None:
         """Close the file; the next write opens it again."""

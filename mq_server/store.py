@@ -269,7 +269,8 @@ class Store:
     def submit(self, append: Append) -> asyncio.Future[Stored]:
         """Append; the future ends when it is durable, or with what went wrong.
 
-        An append whose future is cancelled in the same round of the event loop is left out; later it can't be any more.
+        An append whose future is cancelled in the same round of the event loop is left out, if it is not written yet;
+        later it can't be any more.
         """
         return self._writer.submit(append)
 
@@ -293,7 +294,7 @@ class Store:
             self.prepare()
 
     def _ring(self, names: Iterable[str]) -> None:
-        self.bells.ring(name for name in names if not name.startswith(RECEIPTS))
+        self.bells.ring([name for name in names if not name.startswith(RECEIPTS)])
 
 
 def channel_of(log_name: str) -> str:

@@ -1,8 +1,9 @@
 """The one writer of a process: what is appended together, how, and by whom.
 
 Appends that are asked for in one round of the event loop are taken together: what goes to the same logs is written at
-once and synced once (group commit), and the callers, woken together, tend to come together again. Ids and timestamps
-are minted under the locks of all logs concerned, taken in name order.
+once and synced once (group commit), and the callers, woken together, tend to come together again. A task that asks
+again and again, and nobody else, waits for no such round. Ids and timestamps are minted under the locks of all logs
+concerned, taken in name order.
 
 As long as nobody else holds a lock and the disk syncs in a moment, all this is done on the event loop itself: handing
 it to a thread and back takes longer than the work. What may take its time goes to a thread: a lock that is held, a file
@@ -15,7 +16,7 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -32,6 +33,8 @@ _QUICK_S = 0.005
 """A sync that takes longer would hold the event loop up; measured as a moving average. One that is shorter costs less
 there than the way to a thread and back, and more so where many processes wait for a turn on the processor."""
 _WEIGHT = 0.2
+_TURN_S = 0.001
+"""As long as that the appends of one task are written one after the other, then others on the loop have their turn."""
 
 
 class Stored(NamedTuple):
@@ -98,18 +101,34 @@ class Writer:
         self._handed_over = 0
         """How many appends the thread has not answered yet."""
         self._sync_s = 0.0
+        self._asker = 0
+        """The `id` of the task that asked last. It is compared, no more: that of another one may be the same."""
+        self._turn_ends = 0.0
 
     def submit(self, append: Append) -> asyncio.Future[Stored]:
         """Have an append written; the future ends when it is durable, or with what went wrong.
 
-        An append whose future is cancelled in the same round of the event loop is left out; later it can't be any more.
+        An append whose future is cancelled in the same round of the event loop is left out, if it is not written yet;
+        later it can't be any more.
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Stored] = loop.create_future()
-        if not self._asked:
-            loop.call_soon(self._hand_over)
         self._asked.append(_Asked(append, done))
+        goes_on = self._goes_on(loop)
+        if len(self._asked) == 1:
+            if goes_on:
+                self._hand_over()
+            else:
+                loop.call_soon(self._hand_over)
         return done
+
+    def _goes_on(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether a task asks once more within its turn: had it company, somebody else would have asked in between."""
+        asker, now = id(asyncio.current_task(loop)), time.monotonic()  # uvloop's own time stands still within a round
+        if asker == self._asker and now < self._turn_ends:
+            return True
+        self._asker, self._turn_ends = asker, now + _TURN_S
+        return False
 
     def _hand_over(self) -> None:
         asked, self._asked = [one for one in self._asked if not one.done.done()], []
@@ -188,9 +207,9 @@ class Writer:
         try:
             self._hold(logs, locks, tails, 0.0 if at_once else group[0].lock_timeout_s, at_once=at_once)
             lines: dict[str, list[bytes]] = {name: [] for name in logs}
-            follows_any = any(append.follows_any for append in group)  # all or none do: the logs are of one kind
             time_us = 0
-            next_us = next_time_us(tails, None if follows_any else MAX_AHEAD_US)
+            # All or none follow any time: the logs are of one kind.
+            next_us = next_time_us(tails, None if group[0].follows_any else MAX_AHEAD_US)
             for append in group:
                 if append.known is None:
                     time_us = next_us = max(next_us, append.after_us + 1)
@@ -312,8 +331,8 @@ def next_time_us(tails: dict[str, Tail], max_ahead_us: int | None = MAX_AHEAD_US
     return next_us
 
 
-def _same_targets(asked: list[_Asked]) -> Iterator[list[_Asked]]:
+def _same_targets(asked: list[_Asked]) -> Iterable[list[_Asked]]:
     groups: dict[tuple[str, ...], list[_Asked]] = {}
     for one in asked:
         groups.setdefault(tuple(one.append.logs), []).append(one)
-    yield from groups.values()
+    return groups.values()

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import random
+import subprocess
+import sys
 from typing import Any
 
 import orjson
@@ -199,6 +203,33 @@ def test_the_milliseconds_of_an_id_are_those_of_its_timestamp(time_us: int) -> N
     minted = mint_id(time_us)
     assert is_id(minted)
     assert id_number(minted) >> 80 == time_us // 1000
+
+
+def test_ids_of_one_moment_differ_whatever_anybody_seeds() -> None:
+    ids = []
+    for _ in range(1000):
+        random.seed(1)
+        ids.append(mint_id(1_795_391_748_303_148))
+    random.seed()
+    assert len(set(ids)) == 1000 and all(map(is_id, ids))
+    assert {letter for minted in ids for letter in minted[10:]} == set("0123456789ABCDEFGHJKMNPQRSTVWXYZ")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nobody forks here")
+def test_a_forked_process_mints_other_ids_than_its_parent() -> None:
+    script = """
+import os
+from mq_server.names import mint_id
+
+reading, writing = os.pipe()
+if os.fork() == 0:
+    os.write(writing, mint_id(0).encode())
+    os._exit(0)
+print(mint_id(0), os.read(reading, 100).decode())
+os.wait()
+"""
+    ids = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True).stdout.split()
+    assert len(ids) == 2 and ids[0] != ids[1]
 
 
 @given(st.integers(0, 2**128 - 1))
