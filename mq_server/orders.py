@@ -9,7 +9,7 @@ from itertools import compress, count, islice, pairwise
 from operator import eq, lt
 
 _LOW = (1 << 64) - 1
-_SUMMED_ROWS = 1024
+_SUMMED_ROWS = 128
 _SORTED_ROWS = 1 << 15
 """Sorting so many takes some milliseconds, in which no other thread runs."""
 _SAMPLED = 64

@@ -111,6 +111,15 @@ class Reader(Selecting):
         )
         deadline = time.monotonic() + timeout_s
         await self._begin(question)
+        page = await self._answer(question)
+        # Mostly there is something. Only who has to wait is woken by changes, and looks again once it will be.
+        if not page.messages and timeout_s > 0:
+            page = await self._awaited(question, deadline)
+        return replace(page, timed_out=not page.messages)
+
+    async def _awaited(self, question: Question, deadline: float) -> Page:
+        """The answer as soon as it holds messages, or an empty one at the deadline."""
+        channel = question.channel
         is_shown = False
         async with (
             self._shelf.watched(channel_matcher(channel), names=_plain(channel), looks=True) as subscription,
@@ -120,12 +129,13 @@ class Reader(Selecting):
                 page = await self._answer(question)
                 left = deadline - time.monotonic()
                 if page.messages or left <= 0 or self._shelf.feed.closed:
-                    return replace(page, timed_out=not page.messages)
+                    return page
                 if question.free_in_s is not None:
                     # What others hold may be given back by a process that we do not hear of: look once a second.
                     left = min(left, question.free_in_s + 0.001, RESCAN_S)
                 if not is_shown:
-                    reads = [name for name in self._named(channel) if since is None and not question.peeks(name)]
+                    names = self._named(channel)
+                    reads = [name for name in names if question.since is None and not question.peeks(name)]
                     shown.enter_context(self._store.presence.waiting_for(reads))
                     is_shown = True
                 await subscription.changed(left)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -374,6 +375,34 @@ def test_a_wait_returns_at_once_what_is_there(tmp_path: Path) -> None:
     numbered(tmp_path, 0)
     page = ask(tmp_path, lambda room: room.wait("narrator", timeout_s=20))
     assert numbers(page) == [0] and page.timed_out is False
+
+
+@pytest.mark.parametrize("lease_s", [None, 60.0])
+def test_a_wait_that_need_not_wait_watches_nothing(tmp_path: Path, lease_s: float | None) -> None:
+    numbered(tmp_path, 0)
+
+    async def work(room: Mailroom) -> None:
+        room._shelf.watched = None  # type: ignore[method-assign,assignment]
+        assert numbers(await room.wait("narrator", lease_s=lease_s, timeout_s=20)) == [0]
+        assert (await room.wait("dialogist", lease_s=lease_s, timeout_s=0)).timed_out
+
+    ask(tmp_path, work)
+
+
+@pytest.mark.parametrize("lease_s", [None, 60.0])
+def test_what_comes_while_a_wait_begins_to_watch_is_found(tmp_path: Path, lease_s: float | None) -> None:
+    numbered(tmp_path)
+
+    async def work(room: Mailroom) -> None:
+        @asynccontextmanager
+        async def deaf(*_: Any, **__: Any) -> AsyncIterator[None]:
+            numbered(tmp_path, 0)
+            yield
+
+        room._shelf.watched = deaf  # type: ignore[method-assign,assignment]
+        assert numbers(await room.wait("narrator", lease_s=lease_s, timeout_s=20)) == [0]
+
+    ask(tmp_path, work)
 
 
 def test_a_wait_that_nothing_ends_times_out_empty(tmp_path: Path) -> None:
