@@ -98,6 +98,29 @@ def test_acknowledging_twice_writes_one_receipt(tmp_path: Path) -> None:
     assert len(receipts(tmp_path)) == 1
 
 
+def test_what_is_acknowledged_by_id_or_lease_is_found_without_looking_at_other_mailboxes(tmp_path: Path) -> None:
+    numbered(tmp_path, 0, 1, 2)
+    numbered(tmp_path, 3, channel="dialogist")
+
+    async def work(room: Mailroom) -> None:
+        page = await room.read("narrator", limit=1, lease_s=60)
+        listed = room._store.listed
+        room._store.listed = None  # type: ignore[method-assign,assignment]
+        page = await room.wait("narrator", limit=1, lease_s=60, ack=[page.leases[0].name], timeout_s=0)
+        assert numbers(page) == [1]
+        await room.acknowledge("narrator", [known_id(2), page.leases[0].name])
+        assert (await room.read("narrator")).remaining == 0
+        room._store.listed = listed  # type: ignore[method-assign]
+        with pytest.raises(InvalidRequest, match=f"{known_id(3)} does not stand in narrator"):
+            await room.acknowledge("narrator", known_id(3))
+        with pytest.raises(InvalidRequest, match=f"ack: .*{known_id(9)}"):
+            await room.acknowledge("narrator", known_id(9))
+        numbered(tmp_path, 0, 1, 2, 9)
+        await room.acknowledge("narrator", known_id(9))
+
+    ask(tmp_path, work)
+
+
 def test_a_copy_is_settled_in_the_mailboxes_that_are_meant(tmp_path: Path) -> None:
     for name in ("narrator", "dialogist"):
         numbered(tmp_path, 0, 1, channel=name)
