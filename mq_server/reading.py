@@ -111,8 +111,10 @@ class Reader(Selecting):
         )
         deadline = time.monotonic() + timeout_s
         await self._begin(question)
-        page = await self._answer(question)
+        if timeout_s > 0:
+            await self._shelf.watch()
         # Mostly there is something. Only who has to wait is woken by changes, and looks again once it will be.
+        page = await self._answer(question)
         if not page.messages and timeout_s > 0:
             page = await self._awaited(question, deadline)
         return replace(page, timed_out=not page.messages)

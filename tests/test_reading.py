@@ -401,13 +401,24 @@ def test_a_wait_returns_at_once_what_is_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lease_s", [None, 60.0])
-def test_a_wait_that_need_not_wait_watches_nothing(tmp_path: Path, lease_s: float | None) -> None:
+def test_a_wait_that_need_not_wait_subscribes_to_nothing(tmp_path: Path, lease_s: float | None) -> None:
     numbered(tmp_path, 0)
 
     async def work(room: Mailroom) -> None:
         room._shelf.watched = None  # type: ignore[method-assign,assignment]
         assert numbers(await room.wait("narrator", lease_s=lease_s, timeout_s=20)) == [0]
+        assert room._shelf._watcher._subscribed.is_set(), "though it is seen from now on what vanishes"
         assert (await room.wait("dialogist", lease_s=lease_s, timeout_s=0)).timed_out
+
+    ask(tmp_path, work)
+
+
+def test_who_looks_without_waiting_watches_nothing(tmp_path: Path) -> None:
+    numbered(tmp_path, 0)
+
+    async def work(room: Mailroom) -> None:
+        assert numbers(await room.wait("narrator", timeout_s=0)) == [0]
+        assert not room._shelf._watcher._subscribed.is_set()
 
     ask(tmp_path, work)
 
