@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from mq_server.errors import LockTimeout, MailError, WriteFailed
@@ -71,6 +71,8 @@ class FileLock:
         self._before_made = before_made
         self._threads = threading.Lock()
         self._tasks = asyncio.Lock()
+        self._askers = 0
+        """How many tasks hold the lock or wait for it."""
         self._handle: int | None = None
         self._inode = 0
         self._owner_pid = 0
@@ -140,11 +142,16 @@ class FileLock:
     async def acquire_by_task(self, timeout_s: float) -> None:
         """Take the lock, as `held_by_task` does; whoever does so releases it."""
         deadline = time.monotonic() + timeout_s
+        self._askers += 1
         try:
-            async with asyncio.timeout(timeout_s):
+            # A time limit is set only where somebody is before us: it costs more than the lock.
+            async with asyncio.timeout(timeout_s) if self._askers > 1 else nullcontext():
                 await self._tasks.acquire()
-        except TimeoutError:
-            raise LockTimeout(self.path, timeout_s) from None
+        except BaseException as error:
+            self._askers -= 1
+            if isinstance(error, TimeoutError):
+                raise LockTimeout(self.path, timeout_s) from None
+            raise
         try:
             while True:
                 try:
@@ -155,12 +162,16 @@ class FileLock:
                         raise LockTimeout(self.path, timeout_s) from None
                 await asyncio.sleep(random.uniform(*_PAUSE_S))
         except BaseException:
-            self._tasks.release()
+            self._next_asker()
             raise
 
     def release_by_task(self) -> None:
         """Give the lock back."""
         self.release()
+        self._next_asker()
+
+    def _next_asker(self) -> None:
+        self._askers -= 1
         self._tasks.release()
 
     def close(self) -> None:

@@ -9,7 +9,8 @@ from itertools import compress, count, islice, pairwise
 from operator import eq, lt
 
 _LOW = (1 << 64) - 1
-_SUMMED_ROWS = 1024
+_SUMMED_ROWS = 32
+"""Sums of ids are beyond a machine word, which makes each addition take longer than a look-up."""
 _SORTED_ROWS = 1 << 15
 """Sorting so many takes some milliseconds, in which no other thread runs."""
 _SAMPLED = 64

@@ -11,7 +11,7 @@ from mq_server.answers import Page
 from mq_server.errors import AmbiguousReference, InvalidRequest, MailError, NotSettled, UnknownReference
 from mq_server.leases import Named
 from mq_server.message import Message
-from mq_server.names import check_name, id_number
+from mq_server.names import check_name, id_number, is_id
 from mq_server.outcomes import Lease
 from mq_server.room import channel_matcher, is_glob
 from mq_server.selecting import Question, Selecting
@@ -111,6 +111,17 @@ class Reader(Selecting):
         )
         deadline = time.monotonic() + timeout_s
         await self._begin(question)
+        if timeout_s > 0:
+            await self._shelf.watch()
+        # Mostly there is something. Only who has to wait is woken by changes, and looks again once it will be.
+        page = await self._answer(question)
+        if not page.messages and timeout_s > 0:
+            page = await self._awaited(question, deadline)
+        return replace(page, timed_out=not page.messages)
+
+    async def _awaited(self, question: Question, deadline: float) -> Page:
+        """The answer as soon as it holds messages, or an empty one at the deadline."""
+        channel = question.channel
         is_shown = False
         async with (
             self._shelf.watched(channel_matcher(channel), names=_plain(channel), looks=True) as subscription,
@@ -120,12 +131,13 @@ class Reader(Selecting):
                 page = await self._answer(question)
                 left = deadline - time.monotonic()
                 if page.messages or left <= 0 or self._shelf.feed.closed:
-                    return replace(page, timed_out=not page.messages)
+                    return page
                 if question.free_in_s is not None:
                     # What others hold may be given back by a process that we do not hear of: look once a second.
                     left = min(left, question.free_in_s + 0.001, RESCAN_S)
                 if not is_shown:
-                    reads = [name for name in self._named(channel) if since is None and not question.peeks(name)]
+                    names = self._named(channel)
+                    reads = [name for name in names if question.since is None and not question.peeks(name)]
                     shown.enter_context(self._store.presence.waiting_for(reads))
                     is_shown = True
                 await subscription.changed(left)
@@ -155,26 +167,15 @@ class Reader(Selecting):
         for what, name in (("reader", reader), ("consumer", consumer), ("caller", caller)):
             if name is not None:
                 check_name(what, name)
-        await self._shelf.refresh()
-        channels = self._named(channel)
-        per_channel: dict[str, dict[int, Order]] = {}
-        faults = []
-        for text in [messages] if isinstance(messages, str) else messages:
-            name, _, token = text.partition("@")
-            try:
-                message_id = self._id_of(self._resolve(name))
-                identity = id_number(message_id)
-            except (UnknownReference, AmbiguousReference) as error:
-                faults.append(f"ack: {error}")
-                continue
-            homes = [name for name in channels if name in self._index.channels]
-            homes = [name for name in homes if identity in self._index.channels[name].rows]
-            if not homes:
-                faults.append(f"ack: {text} does not stand in {' or '.join(channels)}")
-            if token:  # a copy in another mailbox has a lease of its own
-                homes = [name for name in homes if self._is_token(name, reader or name, identity, token)] or homes
-            for name in homes:
-                per_channel.setdefault(name, {})[identity] = Order("ack", identity, message_id, token)
+        texts = [messages] if isinstance(messages, str) else messages
+        names = _plain(channel)
+        # Mostly every message is named by its id or lease, and stands where it is said to.
+        exact = names is not None and all(is_id(text.partition("@")[0]) for text in texts)
+        await self._shelf.refresh(names if exact else None)
+        per_channel, faults = self._homes(channel, texts, reader)
+        if faults and exact:
+            await self._shelf.refresh()  # which tells a message of another mailbox from none
+            per_channel, faults = self._homes(channel, texts, reader)
         if reader is None and caller is not None:
             faults += [
                 f"{name!r} is not your mailbox: to acknowledge as yourself, give reader={caller!r}"
@@ -186,6 +187,33 @@ class Reader(Selecting):
         for name, orders in per_channel.items():
             reads_as = reader or name
             await self._acknowledge(name, reads_as, consumer or caller or reads_as, orders)
+
+    def _homes(
+        self, channel: str | Sequence[str], texts: Iterable[str], reader: str | None
+    ) -> tuple[dict[str, dict[int, Order]], list[str]]:
+        """What is to be acknowledged, per channel; and what is wrong with the names."""
+        channels = self._named(channel)
+        per_channel: dict[str, dict[int, Order]] = {}
+        faults = []
+        for text in texts:
+            name, _, token = text.partition("@")
+            try:
+                message_id = name if is_id(name) else self._id_of(self._resolve(name))
+                identity = id_number(message_id)
+                homes = [name for name in channels if name in self._index.channels]
+                homes = [name for name in homes if identity in self._index.channels[name].rows]
+                if not homes and self._index.find(identity) is None:
+                    raise UnknownReference(name)
+            except (UnknownReference, AmbiguousReference) as error:
+                faults.append(f"ack: {error}")
+                continue
+            if not homes:
+                faults.append(f"ack: {text} does not stand in {' or '.join(channels)}")
+            if token and len(homes) > 1:  # each copy has a lease of its own
+                homes = [name for name in homes if self._is_token(name, reader or name, identity, token)] or homes
+            for name in homes:
+                per_channel.setdefault(name, {})[identity] = Order("ack", identity, message_id, token)
+        return per_channel, faults
 
     def _is_token(self, channel: str, reader: str, identity: int, token: str) -> bool:
         """Whether a token is that of the last lease of a message in a channel."""

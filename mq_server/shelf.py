@@ -345,6 +345,10 @@ class Shelf:
 
     # --- waiting --------------------------------------------------------------------------------------------------
 
+    async def watch(self) -> None:
+        """Look for changes from now on, also for those that nobody waits for: so it is seen what vanishes."""
+        await self._watcher.start()
+
     @asynccontextmanager
     async def watched(
         self, wants: Callable[[str], bool], *, names: Iterable[str] | None = None, looks: bool = False
@@ -358,7 +362,7 @@ class Shelf:
         """
         self._store.bells.want([EVERYTHING] if names is None else names)
         self._store.bells.hang(self._rung)
-        await self._watcher.start()
+        await self.watch()
         with self.feed.subscribe(wants, looks=looks) as subscription:
             yield subscription
 

@@ -576,10 +576,11 @@ def test_who_only_reads_makes_nothing(tmp_path: Path) -> None:
 
 
 def test_what_changes_while_it_is_read_is_read_again(tmp_path: Path) -> None:
-    log, reader = new_log(tmp_path), LogReader(new_log(tmp_path))
+    log, other = new_log(tmp_path), new_log(tmp_path)
+    reader = LogReader(other)
     append(log, ONE)
     reader.take()
-    change = log.glance(reader.view) if append(log, TWO) else None
+    change = other.glance(reader.view) if append(log, TWO) else None
     assert isinstance(change, appendlog.Change) and not change.replaced
     save_by_rename(log.path, ONE + TWO)
     with pytest.raises(FileNotFoundError):
@@ -588,13 +589,47 @@ def test_what_changes_while_it_is_read_is_read_again(tmp_path: Path) -> None:
 
 
 def test_a_file_cut_shorter_while_it_is_read_gives_what_is_left(tmp_path: Path) -> None:
-    log, reader = new_log(tmp_path), LogReader(new_log(tmp_path))
+    log, other = new_log(tmp_path), new_log(tmp_path)
+    reader = LogReader(other)
     append(log, ONE + TWO)
-    change = log.glance(reader.view)
+    change = other.glance(reader.view)
     assert isinstance(change, appendlog.Change)
     os.truncate(log.path, len(ONE))
     assert [text for block in change.blocks() for _, _, text in block.lines()] == [ONE[:-1]]
     assert reader.take() == stood(ONE)
+
+
+def test_what_this_process_wrote_last_is_taken_in_without_reading_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = new_log(tmp_path)
+    reader = LogReader(log)
+    with monkeypatch.context() as patched:
+        patched.setattr(appendlog, "opened", None)
+        append(log, ONE)
+        assert reader.take() == stood(ONE)
+        append(log, TWO)
+        assert reader.take() == stood(ONE + TWO)
+    append(new_log(tmp_path), THREE)
+    assert reader.take() == stood(ONE + TWO + THREE), "another process wrote"
+    append(new_log(tmp_path), ONE)
+    append(log, TWO)
+    assert reader.take() == stood(ONE + TWO + THREE + ONE + TWO), "another process wrote before"
+    append(log, THREE)
+    save_in_place(log.path, log.path.read_bytes().replace(b"message", b"MESSAGE"))
+    assert reader.take() == stood((ONE + TWO + THREE + ONE + TWO + THREE).replace(b"message", b"MESSAGE"))
+    assert reader.rereads == 2
+
+
+def test_what_is_appended_to_a_torn_line_is_read(tmp_path: Path) -> None:
+    log = new_log(tmp_path)
+    reader = LogReader(log)
+    aged(write(log.path, ONE + TWO[:-1]))
+    reader.take()
+    append(log, THREE)
+    assert reader.take() == stood(ONE + TWO + THREE)
+    append(log, ONE)
+    assert reader.take() == stood(ONE + TWO + THREE + ONE)
 
 
 def test_a_deleted_and_a_restored_file_are_seen(tmp_path: Path) -> None:

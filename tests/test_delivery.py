@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mq_server import delivery
 from mq_server.blocks import Block
 from mq_server.columns import ChannelIndex, Names
-from mq_server.delivery import ReaderState, ReceiptIndex, Unread, receipt_fields
+from mq_server.delivery import ReaderState, ReceiptIndex, Rows, Unread, receipt_fields
 from mq_server.message import encode_line
 from mq_server.names import format_time, id_number
 from tests.support import START_US, append, indexed, known_id, line, merged_both_ways, new_log
@@ -270,8 +270,22 @@ def test_what_an_edited_mailbox_has_unread_is_what_is_built_at_once(edits: Any, 
             assert list(rows) == fresh == rows[:] == list(rows[0:])
             assert len(rows) == len(fresh)
             assert [row in rows for row in range(-1, 50)] == [row in fresh for row in range(-1, 50)]
-            assert list(rows.without(fresh[::2])) == fresh[1::2]
+            left = rows.without(range(-2, 50, 3)).without(fresh[::2])
+            rest = [row for row in fresh[1::2] if row % 3 != 1]
+            assert list(left) == rest == left[:] and len(left) == len(rest)
+            assert [row in left for row in range(-1, 50)] == [row in rest for row in range(-1, 50)]
             assert list(rows) == fresh
+
+
+def test_to_find_the_first_unread_takes_as_long_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[int] = []
+    real = Rows._flagged
+    monkeypatch.setattr(Rows, "_flagged", lambda rows, start: looked_at.append(start) or real(rows, start))
+    rows = Rows(bytearray(50_000) + bytearray(b"\1") * 50_000)
+    left = rows.without(range(50_000, 50_010))
+    assert rows[:50] == list(range(50_000, 50_050)) and left[0] == 50_010 and len(left) == 49_990
+    assert looked_at == [50_000, 50_000]
+    assert list(left) == list(range(50_010, 100_000))
 
 
 def test_an_edited_line_does_not_have_all_others_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:

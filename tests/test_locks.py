@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import shutil
@@ -187,6 +188,30 @@ def test_a_file_system_that_has_no_locks_is_a_clear_error(tmp_path: Path, monkey
     words = r"x\.lock: this file system cannot lock files \(.*No locks available\); use a local disk"
     with pytest.raises(MailError, match=words), new_lock(tmp_path / "x.lock").held(1):
         pass
+
+
+def test_a_task_gives_up_in_time_behind_one_that_is_just_given_the_lock(tmp_path: Path) -> None:
+    lock = new_lock(tmp_path / "x.lock")
+
+    async def check() -> None:
+        end = asyncio.Event()
+
+        async def hold() -> None:
+            async with lock.held_by_task(5):
+                await end.wait()
+
+        await lock.acquire_by_task(5)
+        holder = asyncio.create_task(hold())
+        await asyncio.sleep(0)
+        lock.release_by_task()  # from now on it is nobody's, but promised
+        with pytest.raises(LockTimeout):
+            await lock.acquire_by_task(0.05)
+        end.set()
+        await holder
+        async with lock.held_by_task(5):
+            pass
+
+    asyncio.run(asyncio.wait_for(check(), 20))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

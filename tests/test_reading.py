@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,29 @@ def test_acknowledging_twice_writes_one_receipt(tmp_path: Path) -> None:
 
     ask(tmp_path, work)
     assert len(receipts(tmp_path)) == 1
+
+
+def test_what_is_acknowledged_by_id_or_lease_is_found_without_looking_at_other_mailboxes(tmp_path: Path) -> None:
+    numbered(tmp_path, 0, 1, 2)
+    numbered(tmp_path, 3, channel="dialogist")
+
+    async def work(room: Mailroom) -> None:
+        page = await room.read("narrator", limit=1, lease_s=60)
+        listed = room._store.listed
+        room._store.listed = None  # type: ignore[method-assign,assignment]
+        page = await room.wait("narrator", limit=1, lease_s=60, ack=[page.leases[0].name], timeout_s=0)
+        assert numbers(page) == [1]
+        await room.acknowledge("narrator", [known_id(2), page.leases[0].name])
+        assert (await room.read("narrator")).remaining == 0
+        room._store.listed = listed  # type: ignore[method-assign]
+        with pytest.raises(InvalidRequest, match=f"{known_id(3)} does not stand in narrator"):
+            await room.acknowledge("narrator", known_id(3))
+        with pytest.raises(InvalidRequest, match=f"ack: .*{known_id(9)}"):
+            await room.acknowledge("narrator", known_id(9))
+        numbered(tmp_path, 0, 1, 2, 9)
+        await room.acknowledge("narrator", known_id(9))
+
+    ask(tmp_path, work)
 
 
 def test_a_copy_is_settled_in_the_mailboxes_that_are_meant(tmp_path: Path) -> None:
@@ -374,6 +398,45 @@ def test_a_wait_returns_at_once_what_is_there(tmp_path: Path) -> None:
     numbered(tmp_path, 0)
     page = ask(tmp_path, lambda room: room.wait("narrator", timeout_s=20))
     assert numbers(page) == [0] and page.timed_out is False
+
+
+@pytest.mark.parametrize("lease_s", [None, 60.0])
+def test_a_wait_that_need_not_wait_subscribes_to_nothing(tmp_path: Path, lease_s: float | None) -> None:
+    numbered(tmp_path, 0)
+
+    async def work(room: Mailroom) -> None:
+        room._shelf.watched = None  # type: ignore[method-assign,assignment]
+        assert numbers(await room.wait("narrator", lease_s=lease_s, timeout_s=20)) == [0]
+        assert room._shelf._watcher._subscribed.is_set(), "though it is seen from now on what vanishes"
+        assert (await room.wait("dialogist", lease_s=lease_s, timeout_s=0)).timed_out
+
+    ask(tmp_path, work)
+
+
+def test_who_looks_without_waiting_watches_nothing(tmp_path: Path) -> None:
+    numbered(tmp_path, 0)
+
+    async def work(room: Mailroom) -> None:
+        assert numbers(await room.wait("narrator", timeout_s=0)) == [0]
+        assert not room._shelf._watcher._subscribed.is_set()
+
+    ask(tmp_path, work)
+
+
+@pytest.mark.parametrize("lease_s", [None, 60.0])
+def test_what_comes_while_a_wait_begins_to_watch_is_found(tmp_path: Path, lease_s: float | None) -> None:
+    numbered(tmp_path)
+
+    async def work(room: Mailroom) -> None:
+        @asynccontextmanager
+        async def deaf(*_: Any, **__: Any) -> AsyncIterator[None]:
+            numbered(tmp_path, 0)
+            yield
+
+        room._shelf.watched = deaf  # type: ignore[method-assign,assignment]
+        assert numbers(await room.wait("narrator", lease_s=lease_s, timeout_s=20)) == [0]
+
+    ask(tmp_path, work)
 
 
 def test_a_wait_that_nothing_ends_times_out_empty(tmp_path: Path) -> None:
