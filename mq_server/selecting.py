@@ -119,7 +119,9 @@ class Selecting(Settling):
             if urgent and not urgent.isdisjoint(rows):
                 rows = sorted(rows, key=lambda row: row not in urgent)
             return [Place(names[0], row) for row in rows[:limit]]
-        places = [Place(name, row) for name, rows in found.items() for row in self._leading(question, name, rows, limit)]
+        places = [
+            Place(name, row) for name, rows in found.items() for row in self._leading(question, name, rows, limit)
+        ]
         places.sort(key=self._key_of)
         if question.since is None:
             places.sort(key=lambda place: place.row not in self._index.channels[place.channel].urgent)
