@@ -235,10 +235,11 @@ def test_what_was_appended_is_shown_without_another_read(tmp_path: Path, monkeyp
         return real_spans(log, wanted)
 
     monkeypatch.setattr(AppendLog, "read_spans", counting)
-    first = write(tmp_path / "narrator.jsonl", line(0, id=known_id(0), text="0")).read_bytes()
+    first = line(0, id=known_id(0), text="0")
 
     async def work(room: Mailroom) -> None:
         log = new_log(tmp_path)
+        append(log, first)
         assert await texts(room) == ["0"]
         spans_before = spans
         for number in range(1, 9, 2):
