@@ -76,6 +76,7 @@ _SETTLE_LIMIT_S = 5.0
 _REPLACED_ATTEMPTS = 20
 _TAIL_BYTES = 1024 * 1024
 _OWN_BYTES = 64 * 1024
+_GAP_BYTES = 4096  # to read over less than that takes less time than to read twice
 _READER_LOCK_S = 0.05  # answers wait for it; without the lock a reader re-reads more than it must
 _APPEND = os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0)
 _fdatasync = getattr(os, "fdatasync", os.fsync)  # Windows and macOS have fsync only
@@ -500,14 +501,15 @@ class AppendLog:
         handle = os.open(self._name, READ)
         try:
             first = 0
-            while first < len(spans):
-                last = first
-                while last + 1 < len(spans) and 0 <= spans[last + 1][0] - sum(spans[last]) <= 4096:
-                    last += 1
+            for following, (offset, length) in enumerate(spans, 1):
+                stop = offset + length
+                if following < len(spans) and 0 <= spans[following][0] - stop <= _GAP_BYTES:
+                    continue
                 start = spans[first][0]
-                data = read_at(handle, start, sum(spans[last]) - start)
-                found += [data[offset - start : offset - start + length] for offset, length in spans[first : last + 1]]
-                first = last + 1
+                data = read_at(handle, start, stop - start)
+                run = spans[first:following]
+                found += [data[offset - start : offset - start + length] for offset, length in run]
+                first = following
         finally:
             os.close(handle)
         return found

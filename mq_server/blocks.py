@@ -135,12 +135,19 @@ def _line_start(handle: int, stop: int, line_feeds: int) -> int:
     return 0
 
 
+def _read_seeking(handle: int, length: int, offset: int) -> bytes:
+    os.lseek(handle, offset, os.SEEK_SET)
+    return os.read(handle, length)
+
+
+_read_from = os.pread if hasattr(os, "pread") else _read_seeking  # Windows has no pread
+
+
 def read_at(handle: int, offset: int, length: int) -> bytes:
     """The bytes at a place; fewer where the file ends."""
-    os.lseek(handle, offset, os.SEEK_SET)  # os.pread does not exist on Windows
-    data = os.read(handle, length) if length > 0 else b""
+    data = _read_from(handle, length, offset) if length > 0 else b""
     while 0 < len(data) < length:
-        more = os.read(handle, length - len(data))
+        more = _read_from(handle, length - len(data), offset + len(data))
         if not more:
             break
         data += more

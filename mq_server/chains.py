@@ -114,6 +114,36 @@ class Chains:
         return self.highs[entry] << 64 | self.lows[entry]
 
 
+class Joined:
+    """Several tables that are asked for the same numbers, one after the other. Good until one of them grows.
+
+    Args:
+        tables: In the order in which they are asked.
+    """
+
+    def __init__(self, tables: Iterable[Chains]) -> None:
+        self._tables = [
+            (place, table._heads, table._mask, table.lows, table.highs, table._before)
+            for place, table in enumerate(tables)
+        ]
+
+    def newest(self, high: int, low: int) -> Iterator[tuple[int, int]]:
+        """The tables that have a number, each by its place with the newest entry of the number.
+
+        Args:
+            high: The number's first 64 bits.
+            low: Its last 64 bits.
+        """
+        # The same as `Chains.newest`, written out: hundreds of tables are asked, and most don't have it.
+        for place, heads, mask, lows, highs, before in self._tables:
+            entry = heads[low & mask]
+            while entry != _NONE:
+                if lows[entry] == low and highs[entry] == high:
+                    yield place, entry
+                    break
+                entry = before[entry]
+
+
 class RowOf(Chains, Mapping[int, int]):
     """The row of each number; rows count from 0 as they come."""
 
@@ -167,6 +197,11 @@ class RowsOf(Mapping[int, list[int]]):
         self._late: dict[int, int] = {}  # by entry, a row that came out of order, and the other way round
         self._late_entries: dict[int, int] = {}
         self._discarded: set[int] = set()
+
+    @property
+    def numbers(self) -> Chains:
+        """The numbers, some of which may have no row any more."""
+        return self._chains
 
     def extend(self, numbers: Sequence[tuple[int, int]], rows: Iterable[int]) -> None:
         """Say that rows have these numbers, each given as its first and its last 64 bits.

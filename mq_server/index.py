@@ -14,11 +14,11 @@ Definitions
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
-from mq_server.chains import LOW
+from mq_server.chains import LOW, Joined
 from mq_server.columns import ChannelIndex, Names, Place
 from mq_server.errors import AmbiguousReference, UnknownReference
 from mq_server.names import ID_LENGTH, Reference, id_number, id_text
@@ -187,23 +187,25 @@ class Index:
 
     def thread(self, place: Place) -> list[ThreadNode]:
         """The whole thread a message belongs to: parents before children, siblings by (timestamp, id)."""
-        amendments, find = self.amendments(), cache(self.find)  # which asks every channel
+        amendments, joined = self.amendments(), _Joined(self.channels)
         start = amendments.original(self.channels[place.channel].identity(place.row))
         nodes: list[ThreadNode] = []
         seen: set[int] = set()
-        root = self._root(start, amendments, find)
-        waiting = [(root, find(root), 0)]
+        root = self._root(start, amendments, joined.find)
+        waiting = [(root, joined.find(root), 0)]
         while waiting:
             identity, found, depth = waiting.pop()
             if identity in seen:
                 continue
             seen.add(identity)
             newest = amendments.newest(identity)
-            shown = found if newest == identity else find(newest)
+            shown = found if newest == identity else joined.find(newest)
             if shown is not None:
                 nodes.append(ThreadNode(shown, depth))
-            replies = [(self._key_at(at), reply, at) for reply, at in self._replies(identity, amendments).items()]
-            waiting += [(reply, at, depth + 1) for _, reply, at in sorted(replies, reverse=True)]
+            replies = joined.replies(identity, amendments)
+            if replies:
+                keyed = [(self.channels[at.channel].times_us[at.row], reply, at) for reply, at in replies.items()]
+                waiting += [(reply, at, depth + 1) for _, reply, at in sorted(keyed, reverse=True)]
         return nodes
 
     def _root(self, identity: int, amendments: Amendments, find: _Find) -> int:
@@ -240,32 +242,58 @@ class Index:
         amendments = self.amendments()
         original = amendments.original(identity)
         own = self._sender(original)
-        replies = self._replies(original, amendments)
+        replies = _Joined(self.channels).replies(original, amendments)
         return any(self.channels[at.channel].sender(at.row) != own for at in replies.values())
 
     def _sender(self, identity: int) -> str:
         place = self.find(identity)
         return "" if place is None else self.channels[place.channel].sender(place.row)
 
-    def _replies(self, identity: int, amendments: Amendments) -> dict[int, Place]:
+    def _key(self, identity: int, find: _Find | None = None) -> tuple[int, int]:
+        place = (find or self.find)(identity)
+        return (0, identity) if place is None else self.channels[place.channel].key(place.row)
+
+
+class _Joined:
+    """All channels, by name, as they are asked for many ids at once.
+
+    Args:
+        channels: The channels; they must not change meanwhile.
+    """
+
+    def __init__(self, channels: Mapping[str, ChannelIndex]) -> None:
+        self._names = sorted(channels)
+        self._channels = [channels[name] for name in self._names]
+        self._places: dict[int, Place | None] = {}
+
+    @cached_property
+    def _rows(self) -> Joined:
+        return Joined([channel.rows for channel in self._channels])
+
+    @cached_property
+    def _answered(self) -> Joined:
+        return Joined([channel.replies.numbers for channel in self._channels])
+
+    def find(self, identity: int) -> Place | None:
+        """The place of a message, the first by channel name if it has copies."""
+        if identity not in self._places:
+            at = next(self._rows.newest(identity >> 64, identity & LOW), None)
+            self._places[identity] = None if at is None else Place(self._names[at[0]], at[1])
+        return self._places[identity]
+
+    def replies(self, identity: int, amendments: Amendments) -> dict[int, Place]:
         """Who answers a message, in whichever version; by their ids, where they stand."""
         replies: dict[int, Place] = {}
         for version in amendments.versions(identity):
             high, low = version >> 64, version & LOW
-            for name, channel in self.channels.items():
+            for number, _ in self._answered.newest(high, low):
+                name, channel = self._names[number], self._channels[number]
                 for row in channel.replies.of(high, low):
                     reply = channel.identity(row)
                     # A correction that answers what it corrects is the message itself, not a reply to it.
                     if amendments.original(reply) == reply and (reply not in replies or name < replies[reply].channel):
                         replies[reply] = Place(name, row)
         return replies
-
-    def _key(self, identity: int, find: _Find | None = None) -> tuple[int, int]:
-        place = (find or self.find)(identity)
-        return (0, identity) if place is None else self._key_at(place)
-
-    def _key_at(self, place: Place) -> tuple[int, int]:
-        return self.channels[place.channel].key(place.row)
 
 
 class Amendments:

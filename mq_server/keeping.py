@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from mq_server.appendlog import ABSENT, AppendLog, Change, Look, View
-from mq_server.blocks import IN_USE_S
+from mq_server.blocks import IN_USE_S, Block
 from mq_server.columns import ChannelIndex, Names
 from mq_server.errors import Problem
 from mq_server.store import ARCHIVE, SUFFIX, Store
 
 _INLINE_BYTES = 256 * 1024
 _INLINE_ROWS = 1000
+_FEW_LINES = 100
 _ATTEMPTS = 20
 _RETRY_S = 1.0
 
@@ -111,7 +112,10 @@ class Tracked(Generic[R]):
         for number, block in enumerate(change.blocks()):
             if number:
                 await asyncio.sleep(0)
-            self.reading.extend(block.lines())
+            self._extend(block)
+
+    def _extend(self, block: Block) -> None:
+        self.reading.extend(block.lines())
 
     def distrust(self) -> None:
         """Read the file anew next time, whatever it looks like."""
@@ -134,12 +138,16 @@ class Mailbox(Tracked[ChannelIndex]):
         store: The files.
         channel: Its name.
         names: Shared with the other channels.
+        appended: Told of lines that were appended, if they are few: the index, the first row, the bytes of each.
     """
 
-    def __init__(self, store: Store, channel: str, names: Names) -> None:
+    def __init__(
+        self, store: Store, channel: str, names: Names, appended: Callable[[ChannelIndex, int, Sequence[bytes]], None]
+    ) -> None:
         self._store = store
         self._channel = channel
         self._names = names
+        self._appended = appended
         self._archive: dict[str, View] = {}
         self._retry_at: dict[str, float] = {}
         self.archive_problems: list[Problem] = []
@@ -197,6 +205,14 @@ class Mailbox(Tracked[ChannelIndex]):
                 return True
             self._archive[month] = change.view
         return False
+
+    def _extend(self, block: Block) -> None:
+        index, first = self.reading, len(self.reading)
+        lines = [*block.lines()]
+        index.extend(lines)
+        # Where one is no message, or known already, the rows are not the lines.
+        if len(index) - first == len(lines) <= _FEW_LINES:
+            self._appended(index, first, [line for _, _, line in lines])
 
     async def _begin(self) -> ChannelIndex:
         self._archive, self._retry_at, self.archive_problems = {}, {}, []

@@ -13,13 +13,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import orjson
 
 from mq_server.errors import InvalidRequest
-from mq_server.names import ID_LENGTH, format_time, is_id, parse_time, ref_text
+from mq_server.names import ID_LENGTH, format_time, is_id, is_usual_time, parse_time, ref_text
 
 MAX_DEPTH = 100
 """How deep the objects and lists of a line may be nested: JSON encoders give up somewhere, and answers add levels."""
@@ -135,6 +136,9 @@ STORED_KEYS = (
 _OPTIONAL_KEYS = STORED_KEYS[STORED_KEYS.index("scene") :]
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _KNOWN_KEYS = frozenset((*STORED_KEYS, "payload"))
+_needed = itemgetter("id", "timestamp", "sender", "msg_type", "payload")
+_NO_TEXT = frozenset({"to", "drafts", "urgent"})
+_FLAT = frozenset({str, int, float, bool, type(None)})
 
 
 class Unreadable(Exception):
@@ -191,7 +195,7 @@ def parse_line(line: bytes, channel: str, number: int, *, amended: bool = False)
             get("replaces"),
             drafts if drafts is None else tuple(drafts),
             _NOTHING
-            if fields.keys() <= _KNOWN_KEYS
+            if _KNOWN_KEYS.issuperset(fields)
             else {key: fields[key] for key in fields if key not in _KNOWN_KEYS},
             number,
             amended,
@@ -201,10 +205,30 @@ def parse_line(line: bytes, channel: str, number: int, *, amended: bool = False)
 
 def fault_in(fields: object, line: bytes) -> str:
     """What keeps a decoded line from being a message; empty when nothing does."""
+    if type(fields) is dict and _is_plain(fields, line):
+        return ""
     fault = fault_of(fields)
     if not fault and _too_deep(fields, line, MAX_DEPTH):
         fault = f"nested more than {MAX_DEPTH} levels deep"
     return fault
+
+
+def _is_plain(fields: dict[str, Any], line: bytes) -> bool:
+    """Whether it is seen at a glance that a decoded line is a message: most are nothing but text and a payload."""
+    try:
+        message_id, timestamp, sender, msg_type, payload = _needed(fields)
+    except KeyError:
+        return False
+    return (
+        type(payload) is dict
+        and [*map(type, fields.values())].count(str) == len(fields) - 1
+        and _NO_TEXT.isdisjoint(fields)
+        and sender != ""
+        and msg_type != ""
+        and is_id(message_id)
+        and is_usual_time(timestamp)
+        and (_FLAT.issuperset(map(type, payload.values())) or not _too_deep(fields, line, MAX_DEPTH))
+    )
 
 
 def fault_of(fields: object) -> str:

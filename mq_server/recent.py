@@ -1,7 +1,8 @@
-"""Lines as they are read, and the messages that were shown last: what is asked for again is read once. No I/O."""
+"""Lines as they are read, and what was read last: messages that were shown, lines that were appended. No I/O."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -53,55 +54,80 @@ class Line(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """A message that was read once: its values before and after the payload, and its line."""
+    """A message that was read once: its values before and after the payload, and the payload as JSON."""
 
     before: tuple[Any, ...]
     after: tuple[Any, ...]
-    line: bytes
+    payload: bytes
 
     def message(self) -> Message:
         """The message, with a payload that nobody else has."""
-        return tuple.__new__(Message, (*self.before, orjson.loads(self.line)["payload"], *self.after))
+        return tuple.__new__(Message, (*self.before, orjson.loads(self.payload), *self.after))
 
 
-class _Rows(NamedTuple):
+class Known(NamedTuple):
+    """What is kept of a mailbox, by row."""
+
     rewritten: int
     shown: dict[int, Shown]
+    lines: dict[int, bytes]
+    """Of rows that were appended and not shown yet."""
 
 
 class Recent:
-    """Messages by index and row.
+    """Messages and lines by index and row.
 
     A row of an index always means the same bytes, but for rows that are rewritten: whoever asks has just seen that the
     file looks as it did when it was indexed.
     """
 
     def __init__(self) -> None:
-        self._rows: WeakKeyDictionary[ChannelIndex, _Rows] = WeakKeyDictionary()
+        self._known: WeakKeyDictionary[ChannelIndex, Known] = WeakKeyDictionary()
         self._size_bytes = 0
 
-    def of(self, index: ChannelIndex) -> dict[int, Shown]:
-        """By row, what is known of a mailbox."""
-        rows = self._rows.get(index)
-        if rows is None or rows.rewritten != index.rewritten:
-            rows = self._rows[index] = _Rows(index.rewritten, {})
-        return rows.shown
+    def of(self, index: ChannelIndex) -> Known:
+        """What is known of a mailbox."""
+        known = self._known.get(index)
+        if known is None or known.rewritten != index.rewritten:
+            known = self._known[index] = Known(index.rewritten, {}, {})
+        return known
 
-    def keep(self, shown: dict[int, Shown], row: int, message: Message, line: bytes) -> None:
+    def appended(self, index: ChannelIndex, first: int, lines: Sequence[bytes]) -> None:
+        """Keep lines that were appended just now: whoever waited for them asks for them next.
+
+        Args:
+            index: Their mailbox.
+            first: The row of the first one.
+            lines: Their bytes; those of as many rows.
+        """
+        known = self.of(index)
+        for row, line in enumerate(lines, first):
+            if len(line) <= _LINE_LIMIT_BYTES:
+                self._make_room(len(line))
+                known.lines[row] = line
+
+    def keep(self, known: Known, row: int, message: Message) -> None:
         """Keep a message that was read just now.
 
         Args:
-            shown: What is known of its mailbox.
+            known: What is known of its mailbox.
             row: Where it stands.
             message: The message.
-            line: What it was parsed from.
         """
-        if len(line) > _LINE_LIMIT_BYTES or message.extra:  # unknown values can't be shared: they may be changed
+        known.lines.pop(row, None)
+        if message.extra:  # unknown values can't be shared: they may be changed
             return
+        payload = orjson.dumps(message.payload)
+        if len(payload) > _LINE_LIMIT_BYTES:
+            return
+        self._make_room(len(payload))
+        known.shown[row] = Shown(message[:_PAYLOAD], message[_PAYLOAD + 1 :], payload)
+
+    def _make_room(self, length: int) -> None:
         if self._size_bytes > _LIMIT_BYTES:
             # To fill it again takes one read; to know what was used last would take more, each time.
-            for rows in self._rows.values():
-                rows.shown.clear()
+            for known in self._known.values():
+                known.shown.clear()
+                known.lines.clear()
             self._size_bytes = 0
-        self._size_bytes += len(line) + _MESSAGE_BYTES
-        shown[row] = Shown(message[:_PAYLOAD], message[_PAYLOAD + 1 :], line)
+        self._size_bytes += length + _MESSAGE_BYTES

@@ -119,11 +119,21 @@ class Selecting(Settling):
             if urgent and not urgent.isdisjoint(rows):
                 rows = sorted(rows, key=lambda row: row not in urgent)
             return [Place(names[0], row) for row in rows[:limit]]
-        places = [Place(name, row) for name, rows in found.items() for row in rows]
+        places = [
+            Place(name, row) for name, rows in found.items() for row in self._leading(question, name, rows, limit)
+        ]
         places.sort(key=self._key_of)
         if question.since is None:
             places.sort(key=lambda place: place.row not in self._index.channels[place.channel].urgent)
         return places[:limit]
+
+    def _leading(self, question: Question, name: str, rows: Sequence[int], limit: int) -> Sequence[int]:
+        """Those of a channel's rows that may be among the first of several channels'."""
+        index = self._index.channels[name]
+        if not isinstance(index.by_time(), range):
+            return rows
+        urgent = index.urgent.intersection(rows) if index.urgent and question.since is None else ()
+        return [*{*rows[:limit], *urgent}]
 
     def _next(
         self, question: Question, names: Sequence[str], found: Mapping[str, Sequence[int]], given: Sequence[Place]

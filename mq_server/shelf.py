@@ -27,7 +27,7 @@ from mq_server.index import Index
 from mq_server.keeping import Mailbox, Tracked
 from mq_server.message import Message
 from mq_server.names import format_time, id_number
-from mq_server.recent import Line, Recent, Shown
+from mq_server.recent import Known, Line, Recent, Shown
 from mq_server.store import RECEIPTS, SUFFIX, Listed, Store, channel_of
 from mq_server.watch import Feed, Subscription, Watcher
 from mq_server.writer import MAX_AHEAD_US
@@ -224,7 +224,7 @@ class Shelf:
         mailbox = self._mailboxes.get(name)
         if mailbox is None:
             receipts = self._store.receipts(name)
-            mailbox = self._mailboxes[name] = Mailbox(self._store, name, self.index.names)
+            mailbox = self._mailboxes[name] = Mailbox(self._store, name, self.index.names, self._recent.appended)
             self._receipts[name] = Tracked(receipts, partial(_new_receipts, name, receipts))
         # Published one by one: a caller that is cancelled between two files must not take a wake-up with it.
         if await mailbox.keep_up(months):
@@ -275,40 +275,56 @@ class Shelf:
             lengths = (self.index.channels[channel].lengths[row] for channel, row in places)
             within = bisect_right(list(accumulate(lengths)), limit_bytes)
             places = places[: max(1, within)]
-        kept = {name: self._recent.of(self.index.channels[name]) for name in {place.channel for place in places}}
-        found = [kept[channel].get(row) for channel, row in places]
-        missing = [place for place, lately in zip(places, found, strict=True) if lately is None]
-        fresh = iter(self._read(missing, kept)) if missing else iter(())
-        return [next(fresh) if lately is None else lately.message() for lately in found]
-
-    def _read(self, places: Sequence[Place], kept: Mapping[str, dict[int, Shown]]) -> list[Message]:
-        messages = []
-        for place, line in zip(places, self.lines(places), strict=True):
-            messages.append(line.message())
-            self._recent.keep(kept[place.channel], place.row, messages[-1], line.data)
-        return messages
+        known: dict[str, Known] = {}
+        found: list[Shown | None] = []
+        missing: dict[str, list[int]] = {}
+        for channel, row in places:
+            if channel not in known:
+                known[channel] = self._recent.of(self.index.channels[channel])
+            lately = known[channel].shown.get(row)
+            found.append(lately)
+            if lately is None:
+                missing.setdefault(channel, []).append(row)
+        fresh = {}
+        for channel, rows in missing.items():
+            for row, line in self._lines(channel, rows, known[channel].lines):
+                message = fresh[channel, row] = line.message()
+                self._recent.keep(known[channel], row, message)
+        return [
+            fresh[place] if lately is None else lately.message() for place, lately in zip(places, found, strict=True)
+        ]
 
     def lines(self, places: Sequence[Place]) -> list[Line]:
         """The lines at these places, read from the files but not decoded."""
-        lines: dict[int, Line] = {}
         by_channel: dict[str, list[int]] = {}
-        for number, place in enumerate(places):
-            by_channel.setdefault(place.channel, []).append(number)
-        for channel, numbers in by_channel.items():
-            index = self.index.channels[channel]
-            numbers.sort(key=lambda number: places[number].row)
-            by_path = {f"{channel}{SUFFIX}": numbers}
-            if index.archived:
-                by_path = {}
-                for number in numbers:
-                    by_path.setdefault(index.path(places[number].row), []).append(number)
-            for path, run in by_path.items():
-                rows = [places[number].row for number in run]
-                spans = [(index.offsets[row], index.lengths[row]) for row in rows]
-                for number, row, data in zip(run, rows, self._store.at(path).read_spans(spans), strict=True):
-                    identity = index.identity(row)
-                    lines[number] = Line(data, channel, path, index.lines[row], identity, row in index.replaces)
-        return [lines[number] for number in range(len(places))]
+        for channel, row in places:
+            by_channel.setdefault(channel, []).append(row)
+        found = {(name, row): line for name, rows in by_channel.items() for row, line in self._lines(name, rows, {})}
+        return [found[place] for place in places]
+
+    def _lines(self, channel: str, rows: list[int], known: Mapping[int, bytes]) -> Iterator[tuple[int, Line]]:
+        """Lines of a channel by row, in any order.
+
+        Args:
+            channel: The channel.
+            rows: Which.
+            known: By row, what need not be read from a file.
+        """
+        index = self.index.channels[channel]
+        by_path = {f"{channel}{SUFFIX}": sorted(rows)}
+        if index.archived:
+            by_path = {}
+            for row in sorted(rows):
+                by_path.setdefault(index.path(row), []).append(row)
+        data = {row: known[row] for row in rows if row in known}
+        for path, run in by_path.items():
+            stored = [row for row in run if row not in data]
+            if stored:
+                spans = [(index.offsets[row], index.lengths[row]) for row in stored]
+                data.update(zip(stored, self._store.at(path).read_spans(spans), strict=True))
+            for row in run:
+                line = Line(data[row], channel, path, index.lines[row], index.identity(row), row in index.replaces)
+                yield row, line
 
     def problems(self, channels: Iterable[str] | None = None) -> tuple[Problem, ...]:
         """What is wrong in the files of these channels, or in all, in order of path and line."""

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mq_server import message as message_module
 from mq_server.errors import InvalidName, InvalidRequest
 from mq_server.message import (
     MAX_DEPTH,
@@ -22,6 +23,7 @@ from mq_server.message import (
     Message,
     Unreadable,
     encode_line,
+    fault_in,
     fault_of,
     parse_fields,
     parse_line,
@@ -474,3 +476,25 @@ def test_no_value_of_a_known_key_makes_the_check_fail_in_another_way(key: str, v
     except Unreadable:
         return
     assert orjson.loads(encode_line(read.stored()))["id"] == read.id
+
+
+ANY_FIELDS = st.builds(
+    lambda changes, missing: {key: value for key, value in (USUAL | changes).items() if key not in missing},
+    st.dictionaries(
+        st.sampled_from([*STORED_KEYS, "payload", "mood"]),
+        JSON | st.sampled_from(["1970-W01-1Z", "1970-01-01T00:00:00+01:00", TIME, TIME[:-1], ID, ID.lower(), "8" * 26]),
+        max_size=3,
+    ),
+    st.sets(st.sampled_from([*USUAL]), max_size=1),
+)
+
+
+@given(ANY_FIELDS)
+def test_what_is_a_message_at_a_glance_is_one(fields: dict[str, Any]) -> None:
+    assert fault_in(fields, orjson.dumps(fields)) == fault_of(fields)
+
+
+def test_most_lines_are_seen_to_be_messages_at_a_glance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(message_module, "fault_of", pytest.fail)
+    for extra in ({}, {"scene": "s3", "reply_to": ID}, {"payload": {"places": [{"x": 1}], "n": None}}):
+        assert parse_fields(orjson.dumps(USUAL | extra)) == USUAL | extra

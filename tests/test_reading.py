@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import orjson
@@ -33,7 +34,7 @@ def numbers(page: Page) -> list[int]:
     return [next(number for number in range(200) if known_id(number) == message.id) for message in page.messages]
 
 
-def read(root: Path, channel: str = "narrator", **question: Any) -> Page:
+def read(root: Path, channel: Any = "narrator", **question: Any) -> Page:
     page: Page = ask(root, lambda room: room.read(channel, **question))
     return page
 
@@ -192,6 +193,31 @@ def test_urgent_messages_come_first_and_the_rest_in_file_order(tmp_path: Path) -
     page = read(tmp_path, limit=3)
     assert (numbers(page), page.remaining) == ([2, 3, 0], 2)
     assert numbers(read(tmp_path, since="narrator:1")) == [1, 2, 3, 4], "by place there is no other order"
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 5), st.booleans()), max_size=12),
+    st.integers(1, 6),
+    st.booleans(),
+)
+def test_of_several_mailboxes_the_first_are_given_in_order_of_time(
+    posts: list[tuple[str, int, bool]], limit: int, since: bool
+) -> None:
+    written = [
+        (channel, second, urgent and not since, number) for number, (channel, second, urgent) in enumerate(posts)
+    ]
+    expected = [number for _, _, _, number in sorted(written, key=lambda post: (not post[2], post[1], post[3]))]
+    with TemporaryDirectory() as folder:
+        for name in "ab":
+            lines = [
+                line(second, id=known_id(number), **({"urgent": True} if posts[number][2] else {}))
+                for channel, second, _, number in written
+                if channel == name
+            ]
+            write(Path(folder) / f"{name}.jsonl", *lines)
+        question = {"since": format_time(0)} if since else {}
+        page = read(Path(folder), ["a", "b"], reader="critic", limit=limit, **question)
+    assert (numbers(page), page.remaining) == (expected[:limit], max(0, len(posts) - limit))
 
 
 def test_what_has_expired_is_history_and_not_delivered(tmp_path: Path) -> None:

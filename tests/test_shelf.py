@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mq_server import appendlog, keeping, recent
-from mq_server.appendlog import Change
+from mq_server.appendlog import AppendLog, Change
 from mq_server.blocks import Block
 from mq_server.errors import Stale, Unsteady
 from mq_server.mailroom import Mailroom
@@ -243,8 +243,56 @@ def test_what_is_kept_of_messages_is_bounded(tmp_path: Path, monkeypatch: pytest
         for limit in (100, 10, 50, 100):
             assert [len(text) for text in (await texts(room))[-limit:]] == lengths[-limit:]
             kept = room._shelf._recent.of(room._shelf.index.channels["narrator"])
-            assert sum(len(each.line) + 1000 for each in kept.values()) < 20_000 + 3000
-            assert max(len(each.line) for each in kept.values()) < 1000
+            assert sum(len(each.payload) + 1000 for each in kept.shown.values()) < 20_000 + 3000
+            assert max(len(each.payload) for each in kept.shown.values()) < 1000
+
+    ask(tmp_path, work)
+
+
+def test_what_was_appended_is_shown_without_another_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spans = 0
+    real_spans = AppendLog.read_spans
+
+    def counting(log: AppendLog, wanted: list[tuple[int, int]]) -> list[bytes]:
+        nonlocal spans
+        spans += len(wanted)
+        return real_spans(log, wanted)
+
+    monkeypatch.setattr(AppendLog, "read_spans", counting)
+    first = line(0, id=known_id(0), text="0")
+
+    async def work(room: Mailroom) -> None:
+        log = new_log(tmp_path)
+        append(log, first)
+        assert await texts(room) == ["0"]
+        spans_before = spans
+        for number in range(1, 9, 2):
+            append(log, line(number, text=f"{number}") + line(number + 1, text=f"{number + 1}"))
+            newest = [message.payload["text"] for message in (await room.activity(limit=2)).messages]
+            assert newest == (await texts(room))[-2:] == [f"{number}", f"{number + 1}"]
+        assert spans == spans_before
+        append(log, b"torn\n" + first + line(9, text="9"))  # rows are not lines here
+        assert (await texts(room))[-3:] == ["7", "8", "9"]
+
+    ask(tmp_path, work)
+
+
+def test_lines_that_were_appended_are_bounded_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recent, "_LIMIT_BYTES", 20_000)
+    monkeypatch.setattr(recent, "_LINE_LIMIT_BYTES", 3000)
+
+    async def work(room: Mailroom) -> None:
+        log = new_log(tmp_path)
+        append(log, line(0, text="0"))
+        assert await texts(room) == ["0"]
+        for number in range(1, 60):
+            append(log, line(number, text="x" * (3500 if number % 7 == 0 else 500)))
+            await room.status("narrator:1")
+            kept = room._shelf._recent.of(room._shelf.index.channels["narrator"]).lines
+            assert number % 7 == 0 or max(kept) == number
+            assert sum(len(each) + 1000 for each in kept.values()) < 20_000 + 3000
+            assert max(map(len, kept.values())) < 1000
+        assert [len(text) for text in await texts(room)][1:8] == [500] * 6 + [3500]
 
     ask(tmp_path, work)
 
