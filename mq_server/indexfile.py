@@ -36,7 +36,7 @@ from typing import Any, BinaryIO, NamedTuple, Self
 import orjson
 
 from mq_server import __version__
-from mq_server.appendlog import ABSENT, View
+from mq_server.appendlog import ABSENT, UNSTAMPED, View
 from mq_server.blocks import patiently
 from mq_server.chains import Parts
 from mq_server.columns import ChannelIndex, Facts, Names
@@ -52,6 +52,8 @@ _HEAD = struct.Struct("<II")
 _END = struct.Struct("<I")
 _SLICE = 1 << 15
 """So many numbers are handled at a time: that holds up the event loop for less than a millisecond."""
+_FRESH = 16
+"""What lacks less than one part in so many is not written anew."""
 Read = Callable[[int, int], bytes]
 
 
@@ -106,12 +108,14 @@ class IndexFile:
         """Whether there is one."""
         return self._path.exists()
 
-    def save(self, snapshot: Snapshot, names: Names) -> None:
+    def save(self, snapshot: Snapshot, names: Names, *, anew: bool) -> None:
         """Write it, if that can be done and nobody else is just doing so. No folder of runtime state is made.
 
         Args:
             snapshot: The index.
             names: Those of its numbers.
+            anew: Whether the files were read anew, so that what is kept now is not to be trusted. Otherwise, if another
+                process has lately kept as much, that does.
         """
         new = self._path.with_suffix(".new")
         with suppress(OSError, MailError):
@@ -119,6 +123,8 @@ class IndexFile:
                 return
             self._path.parent.mkdir(exist_ok=True)
             with self._lock.held(0.0):
+                if not anew and self._is_as_good_as(snapshot):
+                    return
                 try:
                     with new.open("wb") as file:
                         _write(file, snapshot, names)
@@ -126,6 +132,18 @@ class IndexFile:
                         patiently(lambda: new.replace(self._path))
                 finally:
                     new.unlink(missing_ok=True)
+
+    def _is_as_good_as(self, snapshot: Snapshot) -> bool:
+        """Whether nearly as much of the same files is kept already: all processes of a machine keep it at once."""
+        try:
+            with self._path.open("rb") as file:
+                head = _read_head(file)
+        except OSError:
+            return False
+        if head is None or head["archive"] != {month: _text(view) for month, view in snapshot.archive.items()}:
+            return False
+        rows: int = head["lengths"][0]
+        return _follow(_view(head["view"]), snapshot.view) and rows >= snapshot.lengths[0] * (1 - 1 / _FRESH)
 
     def load(
         self, index: ChannelIndex, names: Names, may_hold: Callable[[View], bool], reader: Callable[[str], Read]
@@ -151,7 +169,7 @@ class IndexFile:
                     return None
         except OSError:
             return None
-        _renumber(index, names, head["names"])
+        _renumber(index, names, *head["names"])
         for numbers, kept in zip(parts.maps, head["maps"], strict=True):
             both = [int(number) for number in kept.split()]
             numbers.update(zip(both[::2], both[1::2], strict=True))
@@ -165,13 +183,14 @@ class IndexFile:
 
 
 def _write(file: BinaryIO, snapshot: Snapshot, names: Names) -> None:
+    used = sorted(snapshot.names())
     head = orjson.dumps(
         {
             "channel": snapshot.reading.channel,
             "view": _text(snapshot.view),
             "archive": {month: _text(view) for month, view in snapshot.archive.items()},
             "lengths": [length for _, length in snapshot.columns()],
-            "names": [(number, names.text(number)) for number in sorted(snapshot.names())],
+            "names": (used, list(map(names.text, used))),
             # As text: some of these numbers have 128 bits, which JSON leaves to its readers.
             "maps": [" ".join(map(str, chain.from_iterable(each.items()))) for each in snapshot.parts.maps],
             "sets": [" ".join(map(str, each)) for each in snapshot.parts.sets],
@@ -212,11 +231,12 @@ def _read_columns(file: BinaryIO, lengths: list[int], columns: tuple[array[int],
     return file.read() == _END.pack(checksum)
 
 
-def _renumber(index: ChannelIndex, names: Names, kept: list[tuple[int, str | None]]) -> None:
+def _renumber(index: ChannelIndex, names: Names, numbers: list[int], texts: list[str | None]) -> None:
     """Put the numbers that this process gives to names in the place of those of the process that wrote."""
-    new = {number: names.number(text) for number, text in kept}
-    if all(number == other for number, other in new.items()):
+    given = [names.numbers[text] for text in texts]
+    if given == numbers:
         return
+    new = dict(zip(numbers, given, strict=True))
     for column in index.named():
         for start in range(0, len(column), _SLICE):
             part = slice(start, start + _SLICE)
@@ -225,6 +245,13 @@ def _renumber(index: ChannelIndex, names: Names, kept: list[tuple[int, str | Non
 
 def _slices(column: array[int], length: int) -> Iterator[array[int]]:
     return (column[start : min(start + _SLICE, length)] for start in range(0, length, _SLICE))
+
+
+def _follow(one: View, other: View) -> bool:
+    """Whether nothing but our own appends lies between two views."""
+    if one.fingerprint is None or other.fingerprint is None or UNSTAMPED in (one.generation, other.generation):
+        return one == other
+    return one.generation == other.generation and one.fingerprint.inode == other.fingerprint.inode
 
 
 def _text(view: View) -> str:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from mq_server.appendlog import ABSENT, AppendLog, Change, Look, View
@@ -227,9 +228,10 @@ class Mailbox(Tracked[ChannelIndex]):
             return
         settled = all(view.settled for view in (self.view, *self._archive.values())) and not self._retry_at
         if settled and (self._keeping is None or self._keeping.done()):
-            self._kept_rows = rows
             snapshot = Snapshot.of(self.reading, self.view, self._archive)
-            self._keeping = asyncio.get_running_loop().run_in_executor(None, self._file.save, snapshot, self._names)
+            save = partial(self._file.save, snapshot, self._names, anew=not self._kept_rows)
+            self._keeping = asyncio.get_running_loop().run_in_executor(None, save)
+            self._kept_rows = rows
 
     async def kept(self) -> None:
         """Wait until what is being kept is written."""

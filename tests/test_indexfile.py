@@ -206,10 +206,30 @@ def test_a_damaged_file_is_as_good_as_none(root: Path, taken: list[int]) -> None
     for damaged in damages(whole):
         kept(root).write_bytes(damaged)
         assert load(root, "narrator", ChannelIndex("narrator", "", Names(), lambda at, length: b"")) is None
+    for expected in (20, 0):
+        taken.clear()
+        assert process(root) == first
+        assert len(taken) == expected
+
+
+def test_an_index_that_was_found_wrong_is_written_anew(root: Path, taken: list[int]) -> None:
+    process(root)
+
+    async def work() -> None:
+        store = Store(root)
+        mailbox = Mailbox(store, "narrator", Names())
+        await mailbox.keep_up([])
+        await mailbox.kept()
+        kept(root).write_bytes(kept(root).read_bytes()[:-1] + b"?")  # as a power cut may leave it
+        mailbox.distrust()
+        await mailbox.keep_up([])
+        await mailbox.kept()
+        await store.close()
+
+    run(work())
     taken.clear()
-    assert process(root) == first
-    assert len(taken) == 20
-    assert len(kept(root).read_bytes()) == len(whole), "it was written anew"
+    process(root)
+    assert not taken
 
 
 def test_a_file_of_another_version_is_replaced(root: Path, monkeypatch: pytest.MonkeyPatch, taken: list[int]) -> None:
@@ -280,6 +300,27 @@ def test_an_index_is_kept_again_when_an_eighth_has_come(root: Path) -> None:
     assert run(work()) == [20, 23, 27, 31, 36]
 
 
+def test_of_several_processes_one_keeps_what_has_come(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = []
+    real = indexfile._write
+    monkeypatch.setattr(indexfile, "_write", lambda *given: (written.append(given), real(*given))[1])
+
+    async def work() -> None:
+        stores = [Store(root) for _ in range(3)]
+        mailboxes = [Mailbox(store, "narrator", Names()) for store in stores]
+        for count in (1, 2, 3):
+            for mailbox in mailboxes:
+                await mailbox.keep_up([])
+                await mailbox.kept()
+                assert mailbox._kept_rows == len(mailbox.reading)
+            assert len(written) == count
+            append(new_log(root), b"".join(line(20 * count + number) for number in range(20)))
+        for store in stores:
+            await store.close()
+
+    run(work())
+
+
 def test_an_index_may_grow_while_it_is_written(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(indexfile, "_SLICE", 3)
     expected = afresh(root)
@@ -291,7 +332,7 @@ def test_an_index_may_grow_while_it_is_written(root: Path, monkeypatch: pytest.M
     for number in range(20, 60):  # also over the places where the tables are made anew
         index.add(0, number + 1, line(number, urgent=True, reply_to=ID_A)[:-1])
     store = Store(root)
-    store.kept_index("narrator").save(snapshot, names)
+    store.kept_index("narrator").save(snapshot, names, anew=True)
     run(store.close())
     found = ChannelIndex("narrator", "narrator.jsonl", Names(), lambda at, length: data[at : at + length])
     assert load(root, "narrator", found) == (view, {})
@@ -312,7 +353,7 @@ def test_an_index_whose_rows_changed_while_it_was_written_is_not_kept(root: Path
     snapshot = indexfile.Snapshot.of(index, View(settled=True), {})
     index.add(0, 2, line(1, id=ID_A, text="b")[:-1])
     store = Store(root)
-    store.kept_index("narrator").save(snapshot, index._names)
+    store.kept_index("narrator").save(snapshot, index._names, anew=True)
     run(store.close())
     assert not list(kept(root).parent.iterdir())
 
