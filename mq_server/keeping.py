@@ -26,6 +26,7 @@ from mq_server.blocks import IN_USE_S
 from mq_server.columns import ChannelIndex, Names
 from mq_server.errors import Problem
 from mq_server.indexfile import Snapshot
+from mq_server.names import id_text
 from mq_server.stamp import Fingerprint
 from mq_server.store import ARCHIVE, SUFFIX, Store
 
@@ -212,9 +213,19 @@ class Mailbox(Tracked[ChannelIndex]):
 
     def _restore(self, index: ChannelIndex) -> tuple[View, dict[str, View]] | None:
         kept = self._file.load(index, self._names, self._is_still, lambda path: self._store.at(path).read_span)
-        if kept is not None:
-            index.prepare()
+        if kept is None or not self._has_newest(index):
+            return None
+        index.prepare()
         return kept
+
+    def _has_newest(self, index: ChannelIndex) -> bool:
+        """Whether the last message stands where the index says: a power cut may have taken what was never synced."""
+        row = len(index) - 1
+        try:
+            line = self._store.at(index.path(row)).read_span(index.offsets[row], index.lengths[row])
+        except OSError:
+            return False
+        return id_text(index.identity(row)).encode() in line
 
     def _is_still(self, view: View) -> bool:
         """Whether the mailbox is the file of that view, for all that its inode tells."""

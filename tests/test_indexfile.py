@@ -21,6 +21,7 @@ from mq_server.columns import ChannelIndex, Names
 from mq_server.keeping import Mailbox
 from mq_server.mailroom import Mailroom
 from mq_server.names import format_time, id_number
+from mq_server.stamp import Fingerprint
 from mq_server.store import Store
 from tests.support import START_US, append, ask, closed_in_the_end, examples, known_id, line, new_log, run, write
 
@@ -161,6 +162,28 @@ def test_a_mailbox_that_was_put_in_place_of_another_is_read(root: Path) -> None:
     os.utime(other, ns=(seen.st_atime_ns, seen.st_mtime_ns))
     other.replace(path)
     assert process(root) == afresh(root)
+
+
+def test_a_mailbox_whose_end_a_power_cut_took_is_read(root: Path, taken: list[int]) -> None:
+    path = root / "narrator.jsonl"
+    last = line(19, id=known_id(19))
+
+    async def work() -> None:
+        store = Store(root)
+        mailbox = Mailbox(store, "narrator", Names())
+        await mailbox.keep_up([])
+        await mailbox.kept()
+        path.write_bytes(path.read_bytes()[: -len(last)] + bytes(len(last)))
+        aged(path)
+        mailbox.view, mailbox._kept_rows = View(Fingerprint.at(path), settled=True), 0  # as if it looked the same
+        mailbox._keep()
+        await mailbox.kept()
+        await store.close()
+
+    run(work())
+    taken.clear()
+    assert len(process(root)["places"]) == 19  # type: ignore[arg-type]
+    assert taken
 
 
 def test_an_index_from_a_copied_folder_is_not_believed(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
