@@ -15,7 +15,7 @@ Whether it still holds
     loads it sees what has changed since, as its maker would.
 
 Writing
-    Off the event loop, while the index goes on growing: what is only added to is copied bit by bit up to where it
+    Off the event loop, while the index goes on growing: what is only added to is copied in small parts up to where it
     ended when the snapshot was taken, all else is copied at once. The new file takes the old one's place by its name,
     under a lock that a second writer does not wait for. Nothing is synced, and no error matters.
 """

@@ -157,6 +157,7 @@ class Mailbox(Tracked[ChannelIndex]):
         """Archived parts that cannot be read."""
         self._file = store.kept_index(channel)
         self._may_restore = True
+        self._is_news = False  # what was restored, until somebody has been told: who asks may be cancelled before
         self._kept_rows = 0
         self._keeping: asyncio.Future[None] | None = None
         source = store.mailbox(channel)
@@ -173,7 +174,7 @@ class Mailbox(Tracked[ChannelIndex]):
         Args:
             months: As in `keep_up`.
         """
-        if self._retry_at or not self.is_current():
+        if self._retry_at or self._is_news or not self.is_current():
             return False
         try:
             return all(
@@ -189,27 +190,27 @@ class Mailbox(Tracked[ChannelIndex]):
         Args:
             months: Those that the archive has folders for now.
         """
-        restored = self._may_restore and await self._restored()
+        if self._may_restore:
+            await self._take_up()
         if await self._archive_changed(months):
             self.distrust()
-        changed = await self.refresh()
+        changed = await self.refresh() or self._is_news
+        self._is_news = False
         self._keep()
-        return changed or restored
+        return changed
 
     def distrust(self) -> None:
         super().distrust()
         self._may_restore = False
 
-    async def _restored(self) -> bool:
-        """Go on from what an earlier process knew; whether it left anything that may still hold."""
+    async def _take_up(self) -> None:
+        """Go on from what an earlier process knew, if it left anything that may still hold."""
         index = self._new()
         found = await asyncio.to_thread(self._restore, index) if self._file.exists() else None
         self._may_restore = False
-        if found is None:
-            return False
-        self.view, self._archive = found
-        self.reading, self._kept_rows, self.was_replaced = index, len(index), True
-        return True
+        if found is not None:
+            self.view, self._archive = found
+            self.reading, self._kept_rows, self.was_replaced, self._is_news = index, len(index), True, True
 
     def _restore(self, index: ChannelIndex) -> tuple[View, dict[str, View]] | None:
         kept = self._file.load(index, self._names, self._is_still, lambda path: self._store.at(path).read_span)

@@ -235,6 +235,28 @@ def test_a_damaged_file_is_as_good_as_none(root: Path, taken: list[int]) -> None
         assert len(taken) == expected
 
 
+def test_who_is_cancelled_takes_no_news_along(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    process(root)
+
+    async def cancelled(self: Mailbox) -> bool:
+        raise asyncio.CancelledError
+
+    async def work() -> None:
+        store = Store(root)
+        mailbox = Mailbox(store, "narrator", Names())
+        with monkeypatch.context() as patch:
+            patch.setattr(Mailbox, "refresh", cancelled)
+            with pytest.raises(asyncio.CancelledError):
+                await mailbox.keep_up([])
+        assert not mailbox.has_kept_up([])
+        assert await mailbox.keep_up([])
+        assert mailbox.has_kept_up([])
+        assert len(mailbox.reading) == 20
+        await store.close()
+
+    run(work())
+
+
 def test_an_index_that_was_found_wrong_is_written_anew(root: Path, taken: list[int]) -> None:
     process(root)
 
