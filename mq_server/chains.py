@@ -5,13 +5,27 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar, overload
+from typing import NamedTuple, Self, TypeVar, overload
 
 LOW = (1 << 64) - 1
 _NONE = 0xFFFF_FFFF
 _FIRST_BUCKETS = 8
 _REHASHED_ENTRIES = 1 << 16  # that takes some milliseconds
 T = TypeVar("T")
+
+
+class Parts(NamedTuple):
+    """What something in memory consists of: to be copied elsewhere, or to be filled with a copy while it is empty."""
+
+    growing: tuple[array[int], ...] = ()
+    """What is in them stays as it is; more may come behind it."""
+    changing: tuple[array[int], ...] = ()
+    maps: tuple[dict[int, int], ...] = ()
+    sets: tuple[set[int], ...] = ()
+
+    def and_those_of(self, *others: Parts) -> Self:
+        """These and others, in one."""
+        return type(self)(*(sum(each, ()) for each in zip(self, *others, strict=True)))
 
 
 class Chains:
@@ -65,6 +79,14 @@ class Chains:
             self._heads = array("I", [_NONE]) * (self._mask + 1)
             self._before = array("I")
             self._chain(self.lows[:count], 0)
+
+    def parts(self) -> Parts:
+        """The entries, which only grow, and the heads."""
+        return Parts((self.highs, self.lows, self._before), (self._heads,))
+
+    def was_filled(self) -> None:
+        """Say that its parts were filled with a copy."""
+        self._mask = len(self._heads) - 1
 
     def newest(self, high: int, low: int) -> int:
         """The newest entry of a number, given as its first and its last 64 bits; -1 if there is none."""
@@ -166,6 +188,10 @@ class RowOf(Chains, Mapping[int, int]):
         self._greatest = greatest
         return places
 
+    def was_filled(self) -> None:
+        super().was_filled()
+        self._greatest = max(self.highs, default=-1)
+
     def __getitem__(self, number: int) -> int:
         row = self.newest(number >> 64, number & LOW)
         if row < 0:
@@ -202,6 +228,15 @@ class RowsOf(Mapping[int, list[int]]):
     def numbers(self) -> Chains:
         """The numbers, some of which may have no row any more."""
         return self._chains
+
+    def parts(self) -> Parts:
+        """All it consists of."""
+        own = Parts((self._rows,), (), (self._late, self._late_entries), (self._discarded,))
+        return own.and_those_of(self._chains.parts())
+
+    def was_filled(self) -> None:
+        """Say that its parts were filled with a copy."""
+        self._chains.was_filled()
 
     def extend(self, numbers: Sequence[tuple[int, int]], rows: Iterable[int]) -> None:
         """Say that rows have these numbers, each given as its first and its last 64 bits.

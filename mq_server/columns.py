@@ -22,7 +22,7 @@ from itertools import islice, pairwise
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from mq_server.chains import NumberOf, RowOf, RowsOf
+from mq_server.chains import NumberOf, Parts, RowOf, RowsOf
 from mq_server.errors import Problem
 from mq_server.intake import Batch, Line, taken_in
 from mq_server.names import ID_LENGTH, id_number, id_text, parse_ids, parse_time
@@ -141,6 +141,36 @@ class ChannelIndex:
         self.archived = len(self)
         self._files.append(_File(len(self), path, read_line))
         self._other_lines = {}
+
+    def parts(self) -> Parts:
+        """Its columns and links; `facts` says the rest. While `rewritten` stays the same, no row of them changes."""
+        columns = (self.offsets, self.lengths, self.lines, self.times_us)
+        maps = (self.replaces, self.expires_us, self._other_lines, self._files_of)
+        own = Parts((*self.named(), *columns), (self._by_time,), maps, (self.urgent, self._conflicts))
+        return own.and_those_of(self.rows.parts(), self.replies.parts(), self._keyed.parts())
+
+    def named(self) -> tuple[array[int], ...]:
+        """Those of the columns that hold numbers of names."""
+        return self.senders, self.types, self.scenes
+
+    def facts(self) -> Facts:
+        """What its parts leave open."""
+        files = tuple((file.first_row, file.path) for file in self._files)
+        return Facts(files, self.archived, self.rewritten, self._in_time_order, tuple(self.problems))
+
+    def was_filled(self, facts: Facts, reader: Callable[[str], Callable[[int, int], bytes]]) -> None:
+        """Say that its parts were filled with a copy of another one's.
+
+        Args:
+            facts: The other one's.
+            reader: Gives `read_line` of a file.
+        """
+        self._files = [_File(first_row, path, reader(path)) for first_row, path in facts.files]
+        self._path = self._files[-1].path
+        self.archived, self.rewritten, self._in_time_order = facts.archived, facts.rewritten, facts.is_in_time_order
+        self.problems += facts.problems
+        for links in (self.rows, self.replies, self._keyed):
+            links.was_filled()
 
     def path(self, row: int) -> str:
         """The file that a row's line stands in."""
@@ -267,11 +297,14 @@ class ChannelIndex:
             self.urgent.add(row)
         key = fields.get("dedup_key")
         if key is not None:
-            self._keyed.add(_digest(self.senders[row], key), row)
+            self._keyed.add(_digest(self.sender(row), key), row)
 
     def keyed(self, sender: int, key: str) -> int | None:
         """The newest row that a sender (by number) posted under a `dedup_key`."""
-        return max(self._keyed.get(_digest(sender, key), ()), key=lambda row: (self.times_us[row], row), default=None)
+        if sender < 0:
+            return None
+        digest = _digest(self._names.text(sender) or "", key)
+        return max(self._keyed.get(digest, ()), key=lambda row: (self.times_us[row], row), default=None)
 
     def _linked(self, row: int, key: str, text: str) -> tuple[int, int] | None:
         try:
@@ -381,10 +414,22 @@ class ChannelIndex:
         return None
 
 
-def _digest(sender: int, key: str) -> int:
+def _digest(sender: str, key: str) -> int:
     from hashlib import blake2b
 
-    return int.from_bytes(blake2b(f"{sender} {key}".encode(), digest_size=16).digest(), "big")
+    # By name, not by number: other processes give out other numbers, and an index may come from one of them.
+    return int.from_bytes(blake2b(f"{len(sender)} {sender} {key}".encode(), digest_size=16).digest(), "big")
+
+
+class Facts(NamedTuple):
+    """What an index holds besides its parts."""
+
+    files: tuple[tuple[int, str], ...]
+    """For each, the first row that stands in it, and what Problems call it."""
+    archived: int
+    rewritten: int
+    is_in_time_order: bool
+    problems: tuple[Problem, ...]
 
 
 class _File(NamedTuple):

@@ -6,6 +6,11 @@ of its own that then takes the old one's place.
 Mailbox and archive
     Whoever moves lines writes them where they go before taking them from where they were, and gives the mailbox another
     inode. So a reader misses none that looks at the mailbox, reads the archive, and then reads just that mailbox.
+
+The index of a long mailbox
+    is kept for the next process (`indexfile`), together with the views of the files it was made of. That process goes
+    on as if it had slept meanwhile: the same looks tell it what has changed since. Only settled views are kept: in
+    those every later change shows.
 """
 
 from __future__ import annotations
@@ -13,12 +18,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from mq_server.appendlog import ABSENT, AppendLog, Change, Look, View
 from mq_server.blocks import IN_USE_S, Block
 from mq_server.columns import ChannelIndex, Names
 from mq_server.errors import Problem
+from mq_server.indexfile import Snapshot
+from mq_server.names import id_text
+from mq_server.stamp import Fingerprint
 from mq_server.store import ARCHIVE, SUFFIX, Store
 
 _INLINE_BYTES = 256 * 1024
@@ -26,6 +35,8 @@ _INLINE_ROWS = 1000
 _FEW_LINES = 100
 _ATTEMPTS = 20
 _RETRY_S = 1.0
+_KEPT_ROWS = 2000  # fewer are indexed in some milliseconds
+_KEPT_AGAIN = 8  # kept again once one part in so many has come
 
 
 class Reading(Protocol):
@@ -152,6 +163,11 @@ class Mailbox(Tracked[ChannelIndex]):
         self._retry_at: dict[str, float] = {}
         self.archive_problems: list[Problem] = []
         """Archived parts that cannot be read."""
+        self._file = store.kept_index(channel)
+        self._may_restore = True
+        self._is_news = False  # what was restored, until somebody has been told: who asks may be cancelled before
+        self._kept_rows = 0
+        self._keeping: asyncio.Future[None] | None = None
         source = store.mailbox(channel)
         super().__init__(source, lambda: ChannelIndex(channel, f"{channel}{SUFFIX}", names, source.read_span))
 
@@ -166,7 +182,7 @@ class Mailbox(Tracked[ChannelIndex]):
         Args:
             months: As in `keep_up`.
         """
-        if self._retry_at or not self.is_current():
+        if self._retry_at or self._is_news or not self.is_current():
             return False
         try:
             return all(
@@ -182,9 +198,65 @@ class Mailbox(Tracked[ChannelIndex]):
         Args:
             months: Those that the archive has folders for now.
         """
+        if self._may_restore:
+            await self._take_up()
         if await self._archive_changed(months):
             self.distrust()
-        return await self.refresh()
+        changed = await self.refresh() or self._is_news
+        self._is_news = False
+        self._keep()
+        return changed
+
+    def distrust(self) -> None:
+        super().distrust()
+        self._may_restore = False
+
+    async def _take_up(self) -> None:
+        """Go on from what an earlier process knew, if it left anything that may still hold."""
+        index = self._new()
+        found = await asyncio.to_thread(self._restore, index) if self._file.exists() else None
+        self._may_restore = False
+        if found is not None:
+            self.view, self._archive = found
+            self.reading, self._kept_rows, self.was_replaced, self._is_news = index, len(index), True, True
+
+    def _restore(self, index: ChannelIndex) -> tuple[View, dict[str, View]] | None:
+        kept = self._file.load(index, self._names, self._is_still, lambda path: self._store.at(path).read_span)
+        if kept is None or not self._has_newest(index):
+            return None
+        index.prepare()
+        return kept
+
+    def _has_newest(self, index: ChannelIndex) -> bool:
+        """Whether the last message stands where the index says: a power cut may have taken what was never synced."""
+        row = len(index) - 1
+        try:
+            line = self._store.at(index.path(row)).read_span(index.offsets[row], index.lengths[row])
+        except OSError:
+            return False
+        return id_text(index.identity(row)).encode() in line
+
+    def _is_still(self, view: View) -> bool:
+        """Whether the mailbox is the file of that view, for all that its inode tells."""
+        current = Fingerprint.at(self.source.path)
+        return (current and current.inode) == (view.fingerprint and view.fingerprint.inode)
+
+    def _keep(self) -> None:
+        """Keep the index for the next process, if it has grown enough since that was done."""
+        rows = len(self.reading)
+        if rows < _KEPT_ROWS or (rows - self._kept_rows) * _KEPT_AGAIN <= rows:
+            return
+        settled = all(view.settled for view in (self.view, *self._archive.values())) and not self._retry_at
+        if settled and (self._keeping is None or self._keeping.done()):
+            snapshot = Snapshot.of(self.reading, self.view, self._archive)
+            save = partial(self._file.save, snapshot, self._names, anew=not self._kept_rows)
+            self._keeping = asyncio.get_running_loop().run_in_executor(None, save)
+            self._kept_rows = rows
+
+    async def kept(self) -> None:
+        """Wait until what is being kept is written."""
+        if self._keeping is not None:
+            await self._keeping
 
     async def _archive_changed(self, months: Iterable[str]) -> bool:
         """Whether the archive is no longer what was taken in."""
@@ -216,6 +288,7 @@ class Mailbox(Tracked[ChannelIndex]):
 
     async def _begin(self) -> ChannelIndex:
         self._archive, self._retry_at, self.archive_problems = {}, {}, []
+        self._kept_rows = 0
         reading: ChannelIndex | None = None
         for month in self._store.months():
             log, path = self._store.archive(month, self._channel), f"{ARCHIVE}/{month}/{self._channel}{SUFFIX}"

@@ -75,10 +75,11 @@ class Shelf:
         self._rung_for: set[str] = set()
         self._answering: asyncio.Task[None] | None = None
         self._refreshing = asyncio.Lock()
+        self._rereads = False
         self._watcher = Watcher(store.root, self._look)
 
     async def close(self) -> None:
-        """End all waits and stop watching."""
+        """End all waits and stop watching; wait until what is being kept for the next process is written."""
         self.feed.close()
         self._store.bells.take_down()
         if self._answering is not None:
@@ -86,6 +87,8 @@ class Shelf:
             with suppress(asyncio.CancelledError):
                 await self._answering
         await self._watcher.close()
+        for mailbox in self._mailboxes.values():
+            await mailbox.kept()
 
     # --- keeping up -----------------------------------------------------------------------------------------------
 
@@ -134,6 +137,7 @@ class Shelf:
 
     async def reread(self) -> None:
         """Take in every file anew, whatever its stamp says."""
+        self._rereads = True
         async with self._refreshing:
             for name in self._mailboxes:
                 self._mailboxes[name].distrust()
@@ -225,6 +229,8 @@ class Shelf:
         if mailbox is None:
             receipts = self._store.receipts(name)
             mailbox = self._mailboxes[name] = Mailbox(self._store, name, self.index.names, self._recent.appended)
+            if self._rereads:
+                mailbox.distrust()
             self._receipts[name] = Tracked(receipts, partial(_new_receipts, name, receipts))
         # Published one by one: a caller that is cancelled between two files must not take a wake-up with it.
         if await mailbox.keep_up(months):

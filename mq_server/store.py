@@ -15,6 +15,7 @@ from typing import NamedTuple
 from mq_server.appendlog import AppendLog
 from mq_server.bells import Bells
 from mq_server.errors import InvalidName, Problem, WriteFailed
+from mq_server.indexfile import IndexFile
 from mq_server.journal import Journal
 from mq_server.leases import Leases
 from mq_server.listing import Listing
@@ -81,6 +82,11 @@ class Store:
             InvalidName: It is no channel's name.
         """
         return self._logs.get(channel) or self._log("", channel)
+
+    def kept_index(self, channel: str) -> IndexFile:
+        """Where this machine keeps the index of a mailbox."""
+        path = self.root / RUNTIME / "index" / f"{check_name('channel', channel)}.bin"
+        return IndexFile(path, self._lock(f"index/{channel}"))
 
     def is_new(self, channel: str) -> bool:
         """Whether there is no mailbox of this name, and this process never wrote to one."""

@@ -19,7 +19,7 @@ LAYERS = [
     {"intake", "outcomes"},
     {"answers", "columns", "config", "leaselog", "locks", "moving", "paging", "payloads", "search"},
     {"appendlog", "bells", "delivery", "journal", "leases", "presence", "recent", "scenes", "timeline", "vetting"},
-    {"index", "writer"},
+    {"index", "indexfile", "writer"},
     {"store"},
     {"watch"},
     {"keeping"},
