@@ -153,7 +153,11 @@ class Mailbox(Tracked[ChannelIndex]):
     """
 
     def __init__(
-        self, store: Store, channel: str, names: Names, appended: Callable[[ChannelIndex, int, Sequence[bytes]], None]
+        self,
+        store: Store,
+        channel: str,
+        names: Names,
+        appended: Callable[[ChannelIndex, int, Sequence[bytes]], None] = lambda *_: None,
     ) -> None:
         self._store = store
         self._channel = channel
