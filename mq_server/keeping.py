@@ -160,7 +160,7 @@ class Mailbox(Tracked[ChannelIndex]):
         """Whether there was any file of the channel when it was last read."""
         return super().exists or bool(self._archive)
 
-    def has_kept_up(self, months: Iterable[str]) -> bool:
+    def has_kept_up(self, months: Sequence[str]) -> bool:
         """Whether there is nothing to take in, neither from the mailbox nor from the archive.
 
         Args:
@@ -168,6 +168,8 @@ class Mailbox(Tracked[ChannelIndex]):
         """
         if self._retry_at or not self.is_current():
             return False
+        if not (months or self._archive):
+            return True
         try:
             return all(
                 self._store.archive(month, self._channel).is_as_seen(self._archive.get(month, ABSENT))
