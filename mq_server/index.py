@@ -176,6 +176,8 @@ class Index:
         sender, msg_type, scene = (text and known(text) for text in (wanted.sender, wanted.msg_type, wanted.scene))
 
         def fits(channel: ChannelIndex, rows: Sequence[int]) -> Sequence[int]:
+            if sender is msg_type is scene is None:
+                return rows
             for column, number in ((channel.senders, sender), (channel.types, msg_type), (channel.scenes, scene)):
                 if number is not None:
                     rows = [row for row in rows if column[row] == number]
@@ -203,9 +205,11 @@ class Index:
             if shown is not None:
                 nodes.append(ThreadNode(shown, depth))
             replies = joined.replies(identity, amendments)
-            if replies:
+            if len(replies) > 1:
                 keyed = [(self.channels[at.channel].times_us[at.row], reply, at) for reply, at in replies.items()]
                 waiting += [(reply, at, depth + 1) for _, reply, at in sorted(keyed, reverse=True)]
+            elif replies:
+                waiting += [(reply, at, depth + 1) for reply, at in replies.items()]
         return nodes
 
     def _root(self, identity: int, amendments: Amendments, find: _Find) -> int:
@@ -284,6 +288,7 @@ class _Joined:
     def replies(self, identity: int, amendments: Amendments) -> dict[int, Place]:
         """Who answers a message, in whichever version; by their ids, where they stand."""
         replies: dict[int, Place] = {}
+        corrects = amendments.corrects
         for version in amendments.versions(identity):
             high, low = version >> 64, version & LOW
             for number, _ in self._answered.newest(high, low):
@@ -291,7 +296,9 @@ class _Joined:
                 for row in channel.replies.of(high, low):
                     reply = channel.identity(row)
                     # A correction that answers what it corrects is the message itself, not a reply to it.
-                    if amendments.original(reply) == reply and (reply not in replies or name < replies[reply].channel):
+                    if reply in corrects and amendments.original(reply) != reply:
+                        continue
+                    if reply not in replies or name < replies[reply].channel:
                         replies[reply] = Place(name, row)
         return replies
 

@@ -180,7 +180,7 @@ class Mailbox(Tracked[ChannelIndex]):
         """Whether there was any file of the channel when it was last read."""
         return super().exists or bool(self._archive)
 
-    def has_kept_up(self, months: Iterable[str]) -> bool:
+    def has_kept_up(self, months: Sequence[str]) -> bool:
         """Whether there is nothing to take in, neither from the mailbox nor from the archive.
 
         Args:
@@ -188,6 +188,8 @@ class Mailbox(Tracked[ChannelIndex]):
         """
         if self._retry_at or self._is_news or not self.is_current():
             return False
+        if not (months or self._archive):
+            return True
         try:
             return all(
                 self._store.archive(month, self._channel).is_as_seen(self._archive.get(month, ABSENT))

@@ -327,7 +327,8 @@ class Shelf:
             stored = [row for row in run if row not in data]
             if stored:
                 spans = [(index.offsets[row], index.lengths[row]) for row in stored]
-                data.update(zip(stored, self._store.at(path).read_spans(spans), strict=True))
+                log = self._store.at(path) if index.archived else self._mailboxes[channel].source
+                data.update(zip(stored, log.read_spans(spans), strict=True))
             for row in run:
                 line = Line(data[row], channel, path, index.lines[row], index.identity(row), row in index.replaces)
                 yield row, line
