@@ -7,6 +7,7 @@ import gc
 import os
 import time
 import tracemalloc
+from dataclasses import replace
 from functools import partial
 
 import orjson
@@ -24,6 +25,23 @@ _MEMORY = (Figure("held_b", "bytes", "held"), Figure("peak_b", "bytes", "at the 
 def measure_build(site: Site) -> Sample:
     """From a new Mailroom to its first answer that concerns all messages."""
     corpus = site.known()
+    started = time.perf_counter()
+    held = asyncio.run(_built(corpus))
+    elapsed_s = time.perf_counter() - started
+    if held != corpus.messages:
+        raise WrongResult(f"{held} of {corpus.messages} messages are indexed")
+    return {"s": elapsed_s, "per_s": corpus.messages / elapsed_s}
+
+
+def measure_again(site: Site) -> Sample:
+    """The same where an earlier process has kept what it knew."""
+    known = site.known()
+    root = site.folder / "production"
+    (root / ".mq").mkdir(parents=True)
+    for path in known.root.glob("*.jsonl"):
+        os.link(path, root / path.name)
+    corpus = replace(known, root=root)
+    asyncio.run(_built(corpus))
     started = time.perf_counter()
     held = asyncio.run(_built(corpus))
     elapsed_s = time.perf_counter() - started
@@ -79,7 +97,7 @@ _CHAPTER = "A large production"
 ROWS = (
     Row(
         name="index",
-        title="ready after a start",
+        title="ready after the first start",
         chapter=_CHAPTER,
         figures=_BUILD,
         contenders={
@@ -95,6 +113,15 @@ ROWS = (
             NATS: "NATS JetStream, from its start",
             SQLITE: "SQLite, from its opening",
         },
+        reads_corpus=True,
+    ),
+    Row(
+        name="index-again",
+        title="ready after a further start",
+        chapter=_CHAPTER,
+        figures=_BUILD,
+        contenders={OURS: measure_again, REDIS: partial(measure_ready, REDIS_LIBRARY)},
+        peers={REDIS: "Redis, as at the first start"},
         reads_corpus=True,
     ),
     Row(
