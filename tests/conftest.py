@@ -14,6 +14,7 @@ import pytest
 import watchfiles
 from hypothesis import settings
 
+from mq_server import payloads
 from tests.support import close_locks
 
 SHORT_S = 3.0
@@ -46,6 +47,15 @@ def public_folder() -> Iterator[Path]:
 def soak_s(pytestconfig: pytest.Config) -> float:
     """How long a soak test goes on, in seconds."""
     return LONG_S if pytestconfig.getoption("--soak") else SHORT_S
+
+
+@pytest.fixture
+def own_models() -> Iterator[None]:
+    """Models that a test makes are forgotten at its end."""
+    before = dict(payloads.MODELS)
+    yield
+    payloads.MODELS.clear()
+    payloads.MODELS.update(before)
 
 
 @pytest.fixture

@@ -199,9 +199,9 @@ def test_a_type_is_followed_by_its_name_or_its_model(tmp_path: Path, msg_type: A
     ask(tmp_path, work)
 
 
-def test_a_model_of_one_s_own_is_followed_by_its_type(tmp_path: Path) -> None:
+def test_a_model_of_one_s_own_is_followed_by_its_type(tmp_path: Path, own_models: None) -> None:
     class Weather(Payload):
-        msg_type = "weather_of_a_test"
+        msg_type = "weather"
         wind: int
 
     async def work(room: Mailroom) -> None:

@@ -92,15 +92,7 @@ def test_a_number_that_json_cannot_carry_is_refused_in_a_model_too() -> None:
     assert "payload.weight is nan" in faults(None, Note(text="x", weight=float("nan")))
 
 
-@pytest.fixture
-def _models_as_before() -> Iterator[None]:
-    before = dict(payloads.MODELS)
-    yield
-    payloads.MODELS.clear()
-    payloads.MODELS.update(before)
-
-
-def test_a_model_of_ones_own_is_registered_by_its_type(_models_as_before: None) -> None:
+def test_a_model_of_ones_own_is_registered_by_its_type(own_models: None) -> None:
     class Weather(Payload):
         msg_type = "weather"
         wind: int
@@ -110,7 +102,7 @@ def test_a_model_of_ones_own_is_registered_by_its_type(_models_as_before: None) 
     assert "payload.wind: field required; a 'weather' payload is {wind: number}" in faults("weather", {})
 
 
-def test_a_model_that_only_python_can_say_still_names_its_fields(_models_as_before: None) -> None:
+def test_a_model_that_only_python_can_say_still_names_its_fields(own_models: None) -> None:
     class Odd(Payload):
         msg_type = "odd"
         rule: Callable[[], None]
