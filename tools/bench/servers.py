@@ -75,7 +75,8 @@ def redis_client(folder: Path) -> Any:
     """
     redis = imported("redis")
     never = imported("redis.retry").Retry(imported("redis.backoff").NoBackoff(), 0)
-    return redis.Redis(unix_socket_path=str(_socket(folder)), protocol=2, retry=never)
+    # A reader that waits is not to be cut off by the client.
+    return redis.Redis(unix_socket_path=str(_socket(folder)), protocol=2, retry=never, socket_timeout=None)
 
 
 @contextmanager
