@@ -379,18 +379,22 @@ class ChannelIndex:
             return
         yield from self.rows.ending(id_number(suffix), _ID_BITS_PER_CHARACTER * len(suffix))
 
+    def rows_before(self, key: tuple[int, int]) -> int:
+        """How many rows come before `key` in (timestamp, id) order."""
+        order, times_us, time_us = self.by_time(), self.times_us, key[0]
+        # By time first, which takes no tuple for each probe; few messages share a microsecond.
+        if isinstance(order, range):
+            first = bisect_left(times_us, time_us)
+            last = bisect_right(times_us, time_us, first)
+        else:
+            first = bisect_left(order, time_us, key=times_us.__getitem__)
+            last = bisect_right(order, time_us, first, key=times_us.__getitem__)
+        return bisect_left(order, key, first, last, key=self.key)
+
     def sum_before(self, key: tuple[int, int]) -> int:
         """The sum of ids (as in `id_sums`) of the rows that come before `key` in (timestamp, id) order."""
-        # By time first, which takes no tuple for each probe; few messages share a microsecond.
-        if self._in_time_order:
-            stop = bisect_left(self.times_us, key[0])
-            while stop < len(self.times_us) and self.key(stop) < key:
-                stop += 1
-            return self.id_sums[stop]
-        order = self.by_time()
-        first = bisect_left(order, key[0], key=self.times_us.__getitem__)
-        last = bisect_right(order, key[0], first, key=self.times_us.__getitem__)
-        return self._time_sums[bisect_left(order, key, first, last, key=self.key)]
+        rows = self.rows_before(key)  # which puts the order right that one of the sums goes along
+        return self.id_sums[rows] if self._in_time_order else self._time_sums[rows]
 
     def at_line(self, number: int) -> int | None:
         """The row whose message, or a duplicate of it, stands on this line of the mailbox."""

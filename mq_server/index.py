@@ -205,11 +205,8 @@ class Index:
             if shown is not None:
                 nodes.append(ThreadNode(shown, depth))
             replies = joined.replies(identity, amendments)
-            if len(replies) > 1:
-                keyed = [(self.channels[at.channel].times_us[at.row], reply, at) for reply, at in replies.items()]
-                waiting += [(reply, at, depth + 1) for _, reply, at in sorted(keyed, reverse=True)]
-            elif replies:
-                waiting += [(reply, at, depth + 1) for reply, at in replies.items()]
+            keyed = [(self.channels[at.channel].times_us[at.row], reply, at) for reply, at in replies.items()]
+            waiting += [(reply, at, depth + 1) for _, reply, at in sorted(keyed, reverse=True)]
         return nodes
 
     def _root(self, identity: int, amendments: Amendments, find: _Find) -> int:

@@ -9,18 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from operator import itemgetter
 from typing import Any
 
 import orjson
 
-from mq_server.message import fault_in, why_not_json
+from mq_server.message import FLAT, fault_in, needed_of, why_not_json
 from mq_server.names import parse_ids, parse_times
 
 Line = tuple[int, int, bytes]
 """Where its bytes start in the file; its line number, from 1; its bytes without the line end."""
-_needed = itemgetter("id", "timestamp", "sender", "msg_type", "payload")
-_FLAT = frozenset({str, int, float, bool, type(None)})
 _RARE = frozenset({"to", "urgent", "expires_at", "dedup_key", "replaces", "drafts"})
 
 
@@ -74,7 +71,7 @@ def taken_in(lines: Iterable[Line]) -> tuple[Batch, list[tuple[int, str]]]:
 def _checked(lines: list[Line], decoded: list[Any]) -> Batch:
     if not decoded:
         return Batch([], [], [], [], (), (), [])
-    ids, timestamps, senders, types, _ = zip(*map(_needed, decoded), strict=True)
+    ids, timestamps, senders, types, _ = zip(*map(needed_of, decoded), strict=True)
     if "" in senders or "" in types:
         raise ValueError("a sender or a type is empty")
     rare = [place for place, is_usual in enumerate(map(_RARE.isdisjoint, decoded)) if not is_usual]
@@ -91,6 +88,6 @@ def _unusual(decoded: Sequence[dict[str, Any]]) -> list[int]:
 def _are_usual(decoded: Sequence[dict[str, Any]]) -> bool:
     payloads = [fields["payload"] for fields in decoded]
     types = [*map(type, chain.from_iterable(map(dict.values, decoded)))]
-    return types.count(str) == len(types) - len(decoded) and _FLAT.issuperset(
+    return types.count(str) == len(types) - len(decoded) and FLAT.issuperset(
         map(type, chain.from_iterable(map(dict.values, payloads)))
     )

@@ -134,11 +134,12 @@ STORED_KEYS = (
 )
 """The known keys of a line in their order; `payload` follows after any unknown ones."""
 _OPTIONAL_KEYS = STORED_KEYS[STORED_KEYS.index("scene") :]
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
 _KNOWN_KEYS = frozenset((*STORED_KEYS, "payload"))
-_needed = itemgetter("id", "timestamp", "sender", "msg_type", "payload")
+needed_of = itemgetter("id", "timestamp", "sender", "msg_type", "payload")
+"""The values that every line has, of its decoded keys."""
 _NO_TEXT = frozenset({"to", "drafts", "urgent"})
-_FLAT = frozenset({str, int, float, bool, type(None)})
+FLAT = frozenset({str, int, float, bool, type(None)})
+"""The types of JSON values that hold no others."""
 
 
 class Unreadable(Exception):
@@ -194,7 +195,7 @@ def parse_line(line: bytes, channel: str, number: int, *, amended: bool = False)
             get("dedup_key"),
             get("replaces"),
             drafts if drafts is None else tuple(drafts),
-            _NOTHING
+            _NO_EXTRA
             if _KNOWN_KEYS.issuperset(fields)
             else {key: fields[key] for key in fields if key not in _KNOWN_KEYS},
             number,
@@ -216,7 +217,7 @@ def fault_in(fields: object, line: bytes) -> str:
 def _is_plain(fields: dict[str, Any], line: bytes) -> bool:
     """Whether it is seen at a glance that a decoded line is a message: most are nothing but text and a payload."""
     try:
-        message_id, timestamp, sender, msg_type, payload = _needed(fields)
+        message_id, timestamp, sender, msg_type, payload = needed_of(fields)
     except KeyError:
         return False
     return (
@@ -227,7 +228,7 @@ def _is_plain(fields: dict[str, Any], line: bytes) -> bool:
         and msg_type != ""
         and is_id(message_id)
         and is_usual_time(timestamp)
-        and (_FLAT.issuperset(map(type, payload.values())) or not _too_deep(fields, line, MAX_DEPTH))
+        and (FLAT.issuperset(map(type, payload.values())) or not _too_deep(fields, line, MAX_DEPTH))
     )
 
 

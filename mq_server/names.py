@@ -76,18 +76,6 @@ def id_number(message_id: str) -> int:
     return int(message_id.encode().translate(_TO_BASE32HEX), 32)
 
 
-def parse_id(text: str) -> int:
-    """The 128-bit number of a whole id.
-
-    Raises:
-        ValueError: It is none.
-    """
-    number = id_number(text)
-    if len(text) != ID_LENGTH or number >> 128:
-        raise ValueError(f"{text!r} is not a ULID")
-    return number
-
-
 def parse_ids(texts: Sequence[str]) -> list[tuple[int, int]]:
     """The numbers of whole ids, each as its first and its last 64 bits.
 

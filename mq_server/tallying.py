@@ -5,7 +5,6 @@ Everything is counted from columns: no message is read for it.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Sequence
 
@@ -77,7 +76,7 @@ class Tallying(Room):
         def answer() -> tuple[list[int], int]:
             indexes = [index for name, index in self._index.channels.items() if wants(name)]
             keys = map(self._moment, references)
-            return [sum(_rows_before(index, key) for index in indexes) for key in keys], sum(map(len, indexes))
+            return [sum(index.rows_before(key) for index in indexes) for key in keys], sum(map(len, indexes))
 
         return await self._shelf.consistent(None, answer)
 
@@ -104,30 +103,18 @@ class Tallying(Room):
             low, high = min(first for first, _ in ends), max(last for _, last in ends)
             while low < high:  # the first moment with more than `wanted` rows up to it
                 middle = (low + high) // 2
-                if sum(_rows_before(index, (middle + 1, 0)) for index in indexes) > wanted:
+                if sum(index.rows_before((middle + 1, 0)) for index in indexes) > wanted:
                     high = middle
                 else:
                     low = middle + 1
-            before = sum(_rows_before(index, (low, 0)) for index in indexes)
+            before = sum(index.rows_before((low, 0)) for index in indexes)
             same_moment = sorted(identity for index in indexes for identity in _ids_at(index, low))
             return id_text(same_moment[wanted - before])
 
         return await self._shelf.consistent(None, answer)
 
 
-def _rows_before(index: ChannelIndex, key: tuple[int, int]) -> int:
-    order = index.by_time()
-    # By time first, which takes no tuple for each probe; few messages share a microsecond.
-    first = bisect_left(order, key[0], key=index.times_us.__getitem__)
-    if not key[1]:
-        return first
-    last = bisect_right(order, key[0], first, key=index.times_us.__getitem__)
-    return bisect_left(order, key, first, last, key=index.key)
-
-
 def _ids_at(index: ChannelIndex, time_us: int) -> list[int]:
     order = index.by_time()
-    return [
-        index.identity(order[at])
-        for at in range(_rows_before(index, (time_us, 0)), _rows_before(index, (time_us + 1, 0)))
-    ]
+    positions = range(index.rows_before((time_us, 0)), index.rows_before((time_us + 1, 0)))
+    return [index.identity(order[position]) for position in positions]
