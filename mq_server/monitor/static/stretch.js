@@ -6,7 +6,7 @@
 
 import { el, fragment } from "./dom.js";
 
-const MOST_PX = 15_000_000; // no browser lays out much more: beyond, a row in a gap is lower than a row that is loaded
+const MOST_PX = 4_000_000; // browsers scroll in single precision: here to a quarter of a pixel; beyond, gaps are drawn lower
 const SEEN = 12;
 
 export const before = (one, other) => one.time_us - other.time_us || (one.id < other.id ? -1 : one.id > other.id ? 1 : 0);
