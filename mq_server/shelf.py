@@ -17,7 +17,6 @@ from functools import partial
 from itertools import accumulate
 from typing import Any, NamedTuple, TypeVar
 
-from mq_server.appendlog import ABSENT, AppendLog
 from mq_server.bells import EVERYTHING
 from mq_server.blocks import IN_USE_S
 from mq_server.columns import ChannelIndex, Place
@@ -25,6 +24,7 @@ from mq_server.delivery import ReaderState, ReceiptIndex, Rows, Unread
 from mq_server.errors import Problem, Stale, Unsteady
 from mq_server.index import Index
 from mq_server.keeping import Mailbox, Tracked
+from mq_server.logfile import ABSENT, LogFile
 from mq_server.message import Message
 from mq_server.names import format_time, id_number
 from mq_server.recent import Known, Line, Recent, Shown
@@ -390,7 +390,7 @@ class Shelf:
             yield subscription
 
 
-def _new_receipts(name: str, source: AppendLog) -> ReceiptIndex:
+def _new_receipts(name: str, source: LogFile) -> ReceiptIndex:
     return ReceiptIndex(f"{RECEIPTS}/{name}{SUFFIX}", source.read_span)
 
 

@@ -21,10 +21,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mq_server.appendlog import AppendLog, Tail, Written
+from mq_server.appendlog import AppendLog, Written
 from mq_server.errors import LockTimeout, MailError, PartlyPosted, WriteFailed
 from mq_server.journal import Journal
 from mq_server.locks import FileLock
+from mq_server.logfile import Tail
 from mq_server.names import mint_id
 
 MAX_AHEAD_US = 5_000_000
