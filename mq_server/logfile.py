@@ -135,7 +135,7 @@ class LogFile:
     @property
     def was_written(self) -> bool:
         """Whether this process has written to the file."""
-        return self._stamp.was_written
+        return self._stamp.written is not None
 
     def close(self) -> None:
         """Give the handles of lock and stamp back."""

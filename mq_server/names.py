@@ -59,12 +59,13 @@ def _fault_of(name: str) -> str:
 
 def mint_id(time_us: int) -> str:
     """A new ULID (github.com/ulid/spec) whose 48 bits of milliseconds are those of `time_us` (microseconds)."""
-    return _millisecond(time_us // 1000) + _chance.randbytes(16).translate(_LETTERS).decode()
+    chance = _chance.getrandbits(128).to_bytes(16, "little")
+    return _millisecond(time_us // 1000) + chance.translate(_LETTERS).decode()
 
 
 @lru_cache(maxsize=64)  # posts come many a millisecond
 def _millisecond(number: int) -> str:
-    return id_text(number << 80)[:10]
+    return "".join([_PAIRS[number >> shift & 1023] for shift in range(40, -1, -10)])
 
 
 def id_number(message_id: str) -> int:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from mq_server.errors import NotSettled
 from mq_server.message import Message
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipient:
+class Recipient(NamedTuple):
     """How a message met a mailbox it was posted to.
 
     `waiting` counts who waited for it, `unread` what its own reader has to read, this message included; `last_read` is
@@ -67,8 +66,7 @@ class Unanswered:
         return shown
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Posted:
+class Posted(NamedTuple):
     """A stored message; `message` is the copy in the first of its mailboxes.
 
     `duplicate` says that it was posted before under the same `dedup_key`, and `differs` that it says something else

@@ -186,7 +186,7 @@ class Recovering(Room):
     # --- keeping the journals short -----------------------------------------------------------------------------------
 
     async def _append(self, append: Append) -> Stored:
-        stored = await super()._append(append)
+        stored = await self._store.submit(append)
         for name in append.logs:
             size = self._store.journal(name).size_bytes
             if size > _TRIM_BYTES and size > 2 * self._trimmed_bytes.get(name, 0) and name not in self._trimming:

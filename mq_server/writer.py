@@ -113,15 +113,14 @@ class Writer:
         later it can't be any more.
         """
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[Stored] = loop.create_future()
-        self._asked.append(_Asked(append, done))
-        goes_on = self._goes_on(loop)
-        if len(self._asked) == 1:
-            if goes_on:
-                self._hand_over()
-            else:
-                loop.call_soon(self._hand_over)
-        return done
+        asked = _Asked(append, loop.create_future())
+        if self._goes_on(loop) and not self._asked:
+            self._hand_over([[asked]])
+        else:
+            self._asked.append(asked)
+            if len(self._asked) == 1:
+                loop.call_soon(self._end_round)
+        return asked.done
 
     def _goes_on(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Whether a task asks once more within its turn: had it company, somebody else would have asked in between."""
@@ -131,9 +130,12 @@ class Writer:
         self._asker, self._turn_ends = asker, now + _TURN_S
         return False
 
-    def _hand_over(self) -> None:
+    def _end_round(self) -> None:
         asked, self._asked = [one for one in self._asked if not one.done.done()], []
-        asked = [one for group in _same_targets(asked) if not self._committed_here(group) for one in group]
+        self._hand_over(_same_targets(asked))
+
+    def _hand_over(self, groups: Iterable[list[_Asked]]) -> None:
+        asked = [one for group in groups if not self._committed_here(group) for one in group]
         if asked:
             self._handed_over += len(asked)
             self._queue.put(asked)
@@ -161,7 +163,7 @@ class Writer:
 
     async def close(self) -> None:
         """Finish what is queued."""
-        self._hand_over()
+        self._end_round()
         while self._thread is not None:
             self._queue.put(None)
             await asyncio.to_thread(self._thread.join)
@@ -203,11 +205,12 @@ class Writer:
         locks: list[FileLock] = []
         tails: dict[str, Tail] = {}
         minted: list[Stored] = []
+        created: list[str] = []
         written: dict[str, Written] = {}
+        durable = False
         stopped: tuple[str, MailError] | None = None
         try:
             self._hold(logs, locks, tails, 0.0 if at_once else group[0].lock_timeout_s, at_once=at_once)
-            lines: dict[str, list[bytes]] = {name: [] for name in logs}
             time_us = 0
             # All or none follow any time: the logs are of one kind.
             next_us = next_time_us(tails, None if group[0].follows_any else MAX_AHEAD_US)
@@ -215,17 +218,19 @@ class Writer:
                 if append.known is None:
                     time_us = next_us = max(next_us, append.after_us + 1)
                     next_us += 1
-                    stored = Stored(mint_id(time_us), time_us, {})
+                    minted.append(Stored(mint_id(time_us), time_us, {}, created))
                 else:
-                    stored = Stored(*append.known, {})
-                minted.append(stored)
-                for name in logs:
-                    lines[name].append(append.encode(stored.id, stored.time_us, name))
+                    minted.append(Stored(*append.known, {}, created))
+                durable = durable or append.durable
+            lines: dict[str, bytes] = {}
+            for name in logs:
+                pairs = zip(group, minted, strict=True)
+                lines[name] = b"".join([append.encode(stored.id, stored.time_us, name) for append, stored in pairs])
             for name, log in logs.items():
-                tail, data = tails.pop(name), b"".join(lines[name])
+                tail = tails.pop(name)
                 try:
-                    written[name] = log.append(tail, data, time_us or tail.newest_us)
-                    self._journal(name).append(data)
+                    written[name] = log.append(tail, lines[name], time_us or tail.newest_us)
+                    self._journal(name).append(lines[name])
                 except MailError as error:
                     if not written:
                         raise
@@ -241,16 +246,17 @@ class Writer:
                 for append in group:
                     if append.stands is not None:
                         append.stands()
-            unconfirmed = self._sync(logs, written, durable=any(append.durable for append in group))
+            unconfirmed = self._sync(logs, written, durable=durable)
         if stopped:
             return [PartlyPosted(stored.id, list(written), *stopped) for stored in minted]
         if unconfirmed:
             return [unconfirmed] * len(minted)
-        created = [name for name in logs if written[name].created]
-        for name in logs:
-            for line, stored in enumerate(minted, written[name].first_line):
+        for name, appended in written.items():
+            if appended.created:
+                created.append(name)
+            for line, stored in enumerate(minted, appended.first_line):
                 stored.lines[name] = line
-        return [stored._replace(created=created) for stored in minted] if created else list(minted)
+        return [*minted]
 
     def _hold(
         self,
