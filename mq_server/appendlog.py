@@ -109,8 +109,7 @@ class AppendLog(LogFile):
         for _ in range(_REPLACED_ATTEMPTS):
             handle = self._open(tail) if tail.handle is None else tail.handle
             if handle is not None:
-                data = b"\n" + lines if tail.torn else lines
-                self._write(handle, data, tail.size, created=tail.fingerprint is None)
+                self._write(handle, tail, b"\n" + lines if tail.torn else lines)
                 try:
                     written = self._landed(handle, tail, lines, newest_us)
                 except OSError as error:
@@ -181,13 +180,14 @@ class AppendLog(LogFile):
         os.close(handle)
         return None
 
-    def _write(self, handle: int, data: bytes, size: int, *, created: bool) -> None:
+    def _write(self, handle: int, tail: Tail, data: bytes) -> None:
         count = 0
         try:
             while count < len(data):  # a full disk or a file size limit takes a part; the next write says which it is
                 count += os.write(handle, data[count:])
         except OSError as error:
             # What is not cut off is a torn line, which the next append repairs. Others' bytes are not ours to cut.
+            size, created = tail.size, tail.fingerprint is None
             with contextlib.suppress(OSError):
                 if os.fstat(handle).st_size == size + count:
                     os.ftruncate(handle, size)
@@ -199,22 +199,22 @@ class AppendLog(LogFile):
 
     def _landed(self, handle: int, tail: Tail, lines: bytes, newest_us: int) -> Written | None:
         """Stamp what was written; None if it does not stand, as lines, in the file that has our name now."""
-        written = Written(handle, tail.line_feeds + tail.torn + 1, tail.fingerprint is None)
-        inode = os.fstat(handle).st_ino if tail.fingerprint is None else tail.fingerprint.inode
+        before, generation, line_feeds, _, torn, _ = tail
+        size, inode = (0, os.fstat(handle).st_ino) if before is None else (before.size, before.inode)
+        written = Written(handle, line_feeds + torn + 1, before is None)
         set_mtime(handle, time.time_ns())
         current = Fingerprint.at(self._name)
         if current is None or current.inode != inode:
             return None
-        if current.size == tail.size + tail.torn + len(lines):
-            line_feeds = tail.line_feeds + tail.torn + lines.count(b"\n")
-            self._stamp.write(Stamp(current, tail.generation, line_feeds, newest_us))
-            self._own = None if tail.torn or len(lines) > _OWN_BYTES else Own(current, tail.size, lines)
+        if current.size == size + torn + len(lines):
+            self._stamp.write(Stamp(current, generation, line_feeds + torn + lines.count(b"\n"), newest_us))
+            self._own = None if torn or len(lines) > _OWN_BYTES else Own(current, size, lines)
             return written
         # Somebody else wrote at the same moment. Without a stamp, whoever comes next reads the file anew.
-        start = max(0, tail.size - 1)
-        end = (b"" if tail.size else b"\n") + read_at(handle, start, current.size - start)
+        start = max(0, size - 1)
+        end = (b"" if size else b"\n") + read_at(handle, start, current.size - start)
         found = end.find(b"\n" + lines)
-        return None if found < 0 else written._replace(first_line=count_line_feeds(handle, tail.size + found) + 1)
+        return None if found < 0 else written._replace(first_line=count_line_feeds(handle, size + found) + 1)
 
     def _long_gone(self) -> bool:
         try:
