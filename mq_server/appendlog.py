@@ -109,7 +109,8 @@ class AppendLog(LogFile):
         for _ in range(_REPLACED_ATTEMPTS):
             handle = self._open(tail) if tail.handle is None else tail.handle
             if handle is not None:
-                self._write(handle, tail, b"\n" + lines if tail.torn else lines)
+                data = b"\n" + lines if tail.torn else lines
+                self._write(handle, data, tail.size, created=tail.fingerprint is None)
                 try:
                     written = self._landed(handle, tail, lines, newest_us)
                 except OSError as error:
@@ -180,14 +181,13 @@ class AppendLog(LogFile):
         os.close(handle)
         return None
 
-    def _write(self, handle: int, tail: Tail, data: bytes) -> None:
+    def _write(self, handle: int, data: bytes, size: int, *, created: bool) -> None:
         count = 0
         try:
             while count < len(data):  # a full disk or a file size limit takes a part; the next write says which it is
                 count += os.write(handle, data[count:])
         except OSError as error:
             # What is not cut off is a torn line, which the next append repairs. Others' bytes are not ours to cut.
-            size, created = tail.size, tail.fingerprint is None
             with contextlib.suppress(OSError):
                 if os.fstat(handle).st_size == size + count:
                     os.ftruncate(handle, size)

@@ -22,6 +22,17 @@ from mq_server.errors import LockTimeout, MailError, WriteFailed
 
 _PAUSE_S = (0.0001, 0.002)
 _MAKE_ATTEMPTS = 20
+_pid = os.getpid()
+"""Of this process; known, since the system is asked for little else as often as for locks."""
+
+
+def _forked() -> None:
+    global _pid
+    _pid = os.getpid()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 if sys.platform == "win32":
     import portalocker
@@ -188,7 +199,7 @@ class FileLock:
         while True:
             # A forked child shares its parent's lock through an inherited handle, so it must open its own.
             handle = self._handle
-            if handle is None or self._owner_pid != os.getpid():
+            if handle is None or self._owner_pid != _pid:
                 handle = self._open(make)
             try:
                 locked = try_lock(handle)
@@ -208,7 +219,7 @@ class FileLock:
         self._drop()
         handle = self._handle = self._opened(make)
         self._inode = os.fstat(handle).st_ino
-        self._owner_pid = os.getpid()
+        self._owner_pid = _pid
         return handle
 
     def _opened(self, make: bool) -> int:
