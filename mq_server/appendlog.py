@@ -199,22 +199,22 @@ class AppendLog(LogFile):
 
     def _landed(self, handle: int, tail: Tail, lines: bytes, newest_us: int) -> Written | None:
         """Stamp what was written; None if it does not stand, as lines, in the file that has our name now."""
-        before, generation, line_feeds, _, torn, _ = tail
-        size, inode = (0, os.fstat(handle).st_ino) if before is None else (before.size, before.inode)
-        written = Written(handle, line_feeds + torn + 1, before is None)
+        written = Written(handle, tail.line_feeds + tail.torn + 1, tail.fingerprint is None)
+        inode = os.fstat(handle).st_ino if tail.fingerprint is None else tail.fingerprint.inode
         set_mtime(handle, time.time_ns())
         current = Fingerprint.at(self._name)
         if current is None or current.inode != inode:
             return None
-        if current.size == size + torn + len(lines):
-            self._stamp.write(Stamp(current, generation, line_feeds + torn + lines.count(b"\n"), newest_us))
-            self._own = None if torn or len(lines) > _OWN_BYTES else Own(current, size, lines)
+        if current.size == tail.size + tail.torn + len(lines):
+            line_feeds = tail.line_feeds + tail.torn + lines.count(b"\n")
+            self._stamp.write(Stamp(current, tail.generation, line_feeds, newest_us))
+            self._own = None if tail.torn or len(lines) > _OWN_BYTES else Own(current, tail.size, lines)
             return written
         # Somebody else wrote at the same moment. Without a stamp, whoever comes next reads the file anew.
-        start = max(0, size - 1)
-        end = (b"" if size else b"\n") + read_at(handle, start, current.size - start)
+        start = max(0, tail.size - 1)
+        end = (b"" if tail.size else b"\n") + read_at(handle, start, current.size - start)
         found = end.find(b"\n" + lines)
-        return None if found < 0 else written._replace(first_line=count_line_feeds(handle, size + found) + 1)
+        return None if found < 0 else written._replace(first_line=count_line_feeds(handle, tail.size + found) + 1)
 
     def _long_gone(self) -> bool:
         try:

@@ -191,9 +191,8 @@ class Bells:
 
     def ring(self, channels: Iterable[str]) -> None:
         """Tell the others that something was written to these channels."""
-        others = self._find()
-        names = frozenset(channels) if others else frozenset()
-        for bell, wants in others:
+        names = frozenset(channels)
+        for bell, wants in self._find():
             concerned = names if EVERYTHING in wants else names & wants
             if concerned and not LINE.ring(bell, "".join(f"{name}\n" for name in concerned).encode()):
                 for left in (bell, *(self._folder / name for name, other in self._others.items() if other[0] == bell)):

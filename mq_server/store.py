@@ -300,7 +300,7 @@ class Store:
             self.prepare()
 
     def _ring(self, names: Iterable[str]) -> None:
-        self.bells.ring(name for name in names if not name.startswith(RECEIPTS))
+        self.bells.ring([name for name in names if not name.startswith(RECEIPTS)])
 
 
 def channel_of(log_name: str) -> str:

@@ -27,12 +27,11 @@ class Writing(Guarding):
             raise MessageTooLong(size, self.config.max_message_bytes)
         await self._check_guards(channels, draft.reply_to, draft.replaces)
         # Counted now, since those who wait are gone with the message before the caller hears of it.
-        waiting = [*map(self._store.presence.count, channels)]
+        waiting = {name: self._store.presence.count(name) for name in channels}
         stored = await self._write(encode, channels)
         message = draft.message(stored.id, stored.time_us, channels[0], stored.lines[channels[0]])
-        met = zip(channels, waiting, strict=True)
-        recipients = tuple([self._recipient(name, stored.created, count) for name, count in met])
-        return Posted(message=message, recipients=recipients)
+        recipients = [self._recipient(name, stored.created, waiting[name]) for name in channels]
+        return Posted(message=message, recipients=tuple(recipients))
 
     async def _write(
         self,
@@ -40,8 +39,7 @@ class Writing(Guarding):
         channels: Iterable[str],
         known: tuple[str, int] | None = None,
     ) -> Stored:
-        names = sorted(channels)
-        logs = dict(zip(names, map(self._store.mailbox, names), strict=True))
+        logs = {channel: self._store.mailbox(channel) for channel in sorted(channels)}
         stored = await self._append(Append(logs, encode, self.config.lock_timeout_s, self._is_durable, known))
         await self._shelf.posted(logs)
         return stored
