@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import replace
 
 from mq_server.answers import Page
 from mq_server.errors import AmbiguousReference, InvalidRequest, MailError, NotSettled, UnknownReference
@@ -117,7 +116,7 @@ class Reader(Selecting):
         page = await self._answer(question)
         if not page.messages and timeout_s > 0:
             page = await self._awaited(question, deadline)
-        return replace(page, timed_out=not page.messages)
+        return page._replace(timed_out=not page.messages)
 
     async def _awaited(self, question: Question, deadline: float) -> Page:
         """The answer as soon as it holds messages, or an empty one at the deadline."""
@@ -297,9 +296,9 @@ class Reader(Selecting):
                 deliveries = noted.of(reader)
                 for identity, text in ids.items():
                     # None are known if somebody has just deleted the file.
-                    count = deliveries[identity].count if identity in deliveries else 1
+                    count = deliveries[identity].deliveries if identity in deliveries else 1
                     leases[name, text] = Lease(name=f"{text}@{token}", lease_s=question.lease_s, deliveries=count)
-        return replace(page, leases=tuple(leases[message.channel, message.id] for message in page.messages if leases))
+        return page._replace(leases=tuple(leases[message.channel, message.id] for message in page.messages if leases))
 
     async def _note_fetched(self, channel: str, reader: str, consumer: str, ids: Named) -> None:
         known = self._store.leases(channel).of(reader)
