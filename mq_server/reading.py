@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from dataclasses import replace
 
 from mq_server.answers import Page
@@ -107,7 +107,7 @@ class Reader(Selecting):
         if not timeout_s >= 0:
             raise InvalidRequest([f"timeout_s is {timeout_s}; give seconds, 0 or more"])
         question = Question(
-            channel, since, msg_type, sender, reader, ack, limit, caller, limit_bytes, consumer, lease_s, reply_to
+            channel, since, msg_type, sender, reader, ack, limit, caller, limit_bytes, consumer, lease_s, reply_to, True
         )
         deadline = time.monotonic() + timeout_s
         await self._begin(question)
@@ -117,15 +117,17 @@ class Reader(Selecting):
         page = await self._answer(question)
         if not page.messages and timeout_s > 0:
             page = await self._awaited(question, deadline)
-        return replace(page, timed_out=not page.messages)
+        return page
 
     async def _awaited(self, question: Question, deadline: float) -> Page:
         """The answer as soon as it holds messages, or an empty one at the deadline."""
+        # What stands between a ring and the answer runs cold, and each step of it shows: what can be done before is.
         channel = question.channel
-        is_shown = False
-        async with (
-            self._shelf.watched(channel_matcher(channel), names=_plain(channel), looks=True) as subscription,
-            AsyncExitStack() as shown,
+        await self._shelf.listen(_plain(channel))
+        reads = [name for name in self._named(channel) if question.since is None and not question.peeks(name)]
+        with (
+            self._shelf.feed.subscribe(channel_matcher(channel), looks=True) as subscription,
+            self._store.presence.waiting_for(reads),
         ):
             while True:
                 page = await self._answer(question)
@@ -135,11 +137,6 @@ class Reader(Selecting):
                 if question.free_in_s is not None:
                     # What others hold may be given back by a process that we do not hear of: look once a second.
                     left = min(left, question.free_in_s + 0.001, RESCAN_S)
-                if not is_shown:
-                    names = self._named(channel)
-                    reads = [name for name in names if question.since is None and not question.peeks(name)]
-                    shown.enter_context(self._store.presence.waiting_for(reads))
-                    is_shown = True
                 await subscription.changed(left)
 
     async def acknowledge(

@@ -383,11 +383,15 @@ class Shelf:
             names: The same channels by name, where they are known: other processes ring for these only.
             looks: Whether the subscriber refreshes whenever it is woken, so that it may be woken before anybody has.
         """
+        await self.listen(names)
+        with self.feed.subscribe(wants, looks=looks) as subscription:
+            yield subscription
+
+    async def listen(self, names: Iterable[str] | None) -> None:
+        """Have changes of these channels, or of all, noticed at once; subscribe when this returns, and then read."""
         self._store.bells.want([EVERYTHING] if names is None else names)
         self._store.bells.hang(self._rung)
         await self.watch()
-        with self.feed.subscribe(wants, looks=looks) as subscription:
-            yield subscription
 
 
 def _new_receipts(name: str, source: LogFile) -> ReceiptIndex:
