@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -197,7 +197,8 @@ class Leases:
     def _fetch(self, of: _Deliveries, ids: Iterable[int], event: dict[str, Any]) -> None:
         for identity in ids:
             delivery = of.known.setdefault(identity, Delivery())
-            if not delivery.fetched_us:
+            # It may be noted behind a claim that came later.
+            if not 0 < delivery.fetched_us <= event["time_us"]:
                 delivery.fetched_us, delivery.fetched_by = event["time_us"], event["consumer"]
         self._note_fetch(event)
 
@@ -267,12 +268,19 @@ class Leases:
 
     # --- writing; the caller holds the lock and has refreshed --------------------------------------------------------
 
-    def fetch(self, reader: str, consumer: str, ids: Named) -> None:
-        """Note that messages were given to a reader; those that were before are left out."""
+    def fetch(self, reader: str, consumer: str, ids: Named) -> Callable[[], None] | None:
+        """Know that messages were given to a reader; those that were before are left out. It needs no lock.
+
+        Returns:
+            What notes it, under the lock; None if all of them were given before.
+        """
         known = self.of(reader)
         fresh = {each: text for each, text in ids.items() if each not in known or not known[each].fetched_us}
-        if fresh:
-            self._append("fetch", reader, fresh, consumer=consumer, time_us=_now_us())
+        if not fresh:
+            return None
+        fields = {"consumer": consumer, "time_us": _now_us()}
+        self._apply(fresh, {"op": "fetch", "reader": reader} | fields)
+        return partial(self._append, "fetch", reader, fresh, **fields)
 
     def claim(self, reader: str, consumer: str, ids: Named, lease_s: float) -> str:
         """Lease messages to a consumer; the token of the lease."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from mq_server.answers import Page
 from mq_server.errors import AmbiguousReference, InvalidRequest, MailError, NotSettled, UnknownReference
@@ -21,6 +25,12 @@ from mq_server.watch import RESCAN_S
 
 class Reader(Selecting):
     """The part of the façade that reads."""
+
+    def __init__(self, root: str | Path, **others: Any) -> None:
+        super().__init__(root, **others)
+        self._notes: deque[tuple[str, Callable[[], None]]] = deque()
+        """What is to be noted of the deliveries of channels: called while they are held still."""
+        self._noting: asyncio.Task[None] | None = None
 
     async def read(
         self,
@@ -238,7 +248,7 @@ class Reader(Selecting):
         faults = self._lease_faults(question.lease_s)
         if faults:
             raise InvalidRequest(faults)
-        scope = self._scope(question)
+        scope = question.scope = self._scope(question)
         if scope is None or not all(map(self._shelf.is_loaded, scope)):
             await self._shelf.refresh(scope)
         for name in self._named(question.channel):
@@ -257,14 +267,14 @@ class Reader(Selecting):
         if question.takes and self._finds(question):
             return await self._take(question)
         limit = 0 if question.takes else question.limit
-        page = await self._shelf.consistent(self._scope(question), lambda: self._page(question, limit=limit))
+        page = await self._shelf.consistent(question.scope, lambda: self._page(question, limit=limit))
         if question.takes:
             return await self._take(question) if page.remaining else page
         if not page.messages or question.since is not None:
             return page
         for name, ids in _ids_by_channel(page.messages).items():
             if not question.peeks(name):
-                await self._note_fetched(name, *question.reads_as(name), ids)
+                self._note_fetched(name, *question.reads_as(name), ids)
         return page
 
     def _finds(self, question: Question) -> bool:
@@ -283,7 +293,7 @@ class Reader(Selecting):
                 for name in names:
                     await self._reject_exhausted(held, name, question.reads_as(name)[0])
             # Not from a mailbox that a pattern fits only since: its deliveries are not held still.
-            page = await self._shelf.consistent(self._scope(question), lambda: self._page(question, names))
+            page = await self._shelf.consistent(question.scope, lambda: self._page(question, names))
             for name, ids in _ids_by_channel(page.messages).items():
                 reader, consumer = question.reads_as(name)
                 if question.lease_s is None:
@@ -298,13 +308,26 @@ class Reader(Selecting):
                     leases[name, text] = Lease(name=f"{text}@{token}", lease_s=question.lease_s, deliveries=count)
         return replace(page, leases=tuple(leases[message.channel, message.id] for message in page.messages if leases))
 
-    async def _note_fetched(self, channel: str, reader: str, consumer: str, ids: Named) -> None:
-        known = self._store.leases(channel).of(reader)
-        if any(identity not in known or not known[identity].fetched_us for identity in ids):
+    def _note_fetched(self, channel: str, reader: str, consumer: str, ids: Named) -> None:
+        """Note that messages are given to a reader: here at once, for others when they have been."""
+        note = self._store.leases(channel).fetch(reader, consumer, ids)
+        if note is not None:
+            self._notes.append((channel, note))
+            if self._noting is None or self._noting.done():
+                self._noting = asyncio.get_running_loop().create_task(self._write_notes())
+
+    async def _write_notes(self) -> None:
+        while self._notes:
+            channel, note = self._notes.popleft()
             # Who may not write here may read all the same.
-            with suppress(MailError):
+            with suppress(MailError, OSError):
                 async with self._delivering([channel]):
-                    self._store.leases(channel).fetch(reader, consumer, ids)
+                    note()
+
+    async def _end_notes(self) -> None:
+        """Wait until everything is noted."""
+        if self._noting is not None:
+            await self._noting
 
 
 def _plain(channel: str | Sequence[str]) -> list[str] | None:

@@ -35,6 +35,8 @@ class Question:
     reply_to: str | None = None
     waits: bool = False
     """Whether an empty page says that time ran out."""
+    scope: Sequence[str] | None = None
+    """What must be looked at for an answer, once it has begun; None for every file."""
     free_in_s: float | None = None
     """When the first message that was withheld from the last answer becomes free; None if none was."""
 

@@ -170,9 +170,12 @@ class Shelf:
 
     def _rung(self, channels: set[str]) -> None:
         """Another process says that it has written."""
-        # Who waits has the message sooner if it looks itself, at once. What else a change means is seen to after that.
-        self.feed.hint(channels & self._mailboxes.keys())
-        if channels and not self._rung_for:
+        # Who waits has the message sooner if it looks itself, at once. The rest is told after that; and what else a
+        # change means is seen to by the watcher.
+        known = channels & self._mailboxes.keys()
+        if self.feed.hint(known) and known == channels:
+            return
+        if not self._rung_for:
             asyncio.get_running_loop().call_soon(self._answer_soon)
         self._rung_for |= channels
 

@@ -98,12 +98,20 @@ class Feed:
             if concerned:
                 subscription.wake(concerned)
 
-    def hint(self, channels: set[str]) -> None:
-        """Wake those who look themselves: these channels may have changed. If so, `publish` follows for all."""
+    def hint(self, channels: set[str]) -> bool:
+        """Wake those who look themselves: these channels may have changed. If so, `publish` follows for all.
+
+        Returns:
+            Whether that is everybody who wants one of them.
+        """
+        all_look = True
         for subscription in self.subscriptions:
-            concerned = subscription.looks and set(filter(subscription.wants, channels))
-            if concerned:
+            concerned = set(filter(subscription.wants, channels))
+            if concerned and subscription.looks:
                 subscription.wake(concerned)
+            elif concerned:
+                all_look = False
+        return all_look
 
     def close(self) -> None:
         """End every wait."""

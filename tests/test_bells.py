@@ -305,6 +305,22 @@ def test_who_is_rung_for_looks_at_that_channel_alone(tmp_path: Path, only_bells:
     run(work())
 
 
+def test_those_who_look_themselves_are_all_that_is_done_for_a_ring(tmp_path: Path, only_bells: None) -> None:
+    async def work() -> None:
+        async with Mailroom(tmp_path) as reader, Mailroom(tmp_path) as writer:
+            await post(writer)
+            await reader.read("narrator", ack=True)
+            wait = await waiting(reader)
+            await post(writer)
+            assert await wait and reader._shelf._answering is None
+            async with reader.changes() as changes:
+                await post(writer)
+                assert await changes.changed(10) == {"narrator"}
+            assert reader._shelf._answering is not None
+
+    run(work())
+
+
 def test_a_follower_is_rung_too(tmp_path: Path, only_bells: None) -> None:
     async def work() -> None:
         async with Mailroom(tmp_path) as reader, Mailroom(tmp_path) as writer:
