@@ -267,7 +267,9 @@ class Shelf:
 
     def unread(self, channel: str, reader: str) -> Rows:
         """The rows a reader has not settled, in file order."""
-        unread = self._unread.setdefault((channel, reader), Unread())
+        unread = self._unread.get((channel, reader))
+        if unread is None:
+            unread = self._unread[channel, reader] = Unread()
         return unread.rows(self.index.channels[channel], self.reader_state(channel, reader))
 
     def load(self, places: Sequence[Place], limit_bytes: int | None = None) -> list[Message]:
