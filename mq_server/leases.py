@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -202,9 +202,14 @@ class Leases:
 
     def _fetch(self, of: _Deliveries, ids: Iterable[int], event: dict[str, Any]) -> None:
         time_us, consumer = event["time_us"], event["consumer"]
-        of.change(
-            ids, lambda known: known if known.fetched_us else known._replace(fetched_us=time_us, fetched_by=consumer)
-        )
+
+        def fetched(known: Delivery) -> Delivery:
+            # It may be noted behind a claim that came later.
+            if 0 < known.fetched_us <= time_us:
+                return known
+            return known._replace(fetched_us=time_us, fetched_by=consumer)
+
+        of.change(ids, fetched)
         self._note_fetch(event)
 
     def _claim(self, of: _Deliveries, ids: Iterable[int], event: dict[str, Any]) -> None:
@@ -264,12 +269,19 @@ class Leases:
 
     # --- writing; the caller holds the lock and has refreshed --------------------------------------------------------
 
-    def fetch(self, reader: str, consumer: str, ids: Named) -> None:
-        """Note that messages were given to a reader; those that were before are left out."""
+    def fetch(self, reader: str, consumer: str, ids: Named) -> Callable[[], None] | None:
+        """Know that messages were given to a reader; those that were before are left out. It needs no lock.
+
+        Returns:
+            What notes it, under the lock; None if all of them were given before.
+        """
         known = self.of(reader)
         fresh = {each: text for each, text in ids.items() if each not in known or not known[each].fetched_us}
-        if fresh:
-            self._append("fetch", reader, fresh, consumer=consumer, time_us=_now_us())
+        if not fresh:
+            return None
+        fields = {"consumer": consumer, "time_us": _now_us()}
+        self._apply(fresh, {"op": "fetch", "reader": reader} | fields)
+        return partial(self._append, "fetch", reader, fresh, **fields)
 
     def claim(self, reader: str, consumer: str, ids: Named, lease_s: float) -> str:
         """Lease messages to a consumer; the token of the lease."""
