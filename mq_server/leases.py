@@ -283,12 +283,14 @@ class Leases:
         self._apply(fresh, {"op": "fetch", "reader": reader} | fields)
         return partial(self._append, "fetch", reader, fresh, **fields)
 
-    def claim(self, reader: str, consumer: str, ids: Named, lease_s: float) -> str:
-        """Lease messages to a consumer; the token of the lease."""
+    def claim(self, reader: str, consumer: str, ids: Named, lease_s: float) -> tuple[str, list[int]]:
+        """Lease messages to a consumer; the token of the lease, and how often each was claimed by now."""
         token = os.urandom(4).hex()
         stamp = {"consumer": consumer, "time_us": _now_us(), "token": token}
         self._append("claim", reader, ids, **stamp, **Deadline.after(lease_s)._asdict())
-        return token
+        known = self.of(reader)
+        # None are known if somebody has just deleted the file.
+        return token, [known[identity].deliveries if identity in known else 1 for identity in ids]
 
     def extend(self, reader: str, ids: Named, lease_s: float) -> None:
         """Let leases end that many seconds from now."""

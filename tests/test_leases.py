@@ -65,7 +65,7 @@ def held(leases: Leases) -> Iterator[Leases]:
 
 def claim(leases: Leases, *ids: int, consumer: str = "one", lease_s: float = 60.0) -> str:
     with held(leases):
-        return leases.claim(READER, consumer, named(*ids), lease_s)
+        return leases.claim(READER, consumer, named(*ids), lease_s)[0]
 
 
 def noted(leases: Leases, reader: str, consumer: str, ids: Named) -> None:
@@ -149,7 +149,7 @@ def test_the_file_says_what_happened_line_by_line(tmp_path: Path, clock: Clock) 
     leases = opened(tmp_path)
     with held(leases):
         noted(leases, READER, "one", named(A))
-        token = leases.claim(READER, "one", named(A, B), 60)
+        token, _ = leases.claim(READER, "one", named(A, B), 60)
         leases.extend(READER, named(A), 90)
         leases.release(READER, named(B), 5)
         leases.settle(READER, named(A))
@@ -250,7 +250,7 @@ def test_a_fetch_that_is_noted_late_came_first_all_the_same(tmp_path: Path, cloc
         leases.refresh()
         delivery = leases.of(READER)[A]
         assert (delivery.fetched_us, delivery.fetched_by) == (1_790_000_000_000_000, "one")
-        assert (delivery.consumer, delivery.count) == ("two", 1)
+        assert (delivery.consumer, delivery.deliveries) == ("two", 1)
 
 
 def test_the_first_fetch_is_what_counts_and_is_written_once(tmp_path: Path, clock: Clock) -> None:
