@@ -231,10 +231,13 @@ class LogFile:
             # Just what this process wrote last, in the file as it left it: known without being read.
             yield Block(own.start, change.first_line, own.data)
             return
-        with opened(self.path) as handle:
+        handle = os.open(self._name, READ)
+        try:
             if seen is None or os.fstat(handle).st_ino != seen.inode:
-                raise FileNotFoundError(errno.ENOENT, "replaced while it was read", str(self.path))
+                raise FileNotFoundError(errno.ENOENT, "replaced while it was read", self._name)
             yield from read_blocks(handle, change.start, seen.size, change.first_line)
+        finally:
+            os.close(handle)
 
     def line(self, number: int) -> bytes:
         """The bytes of a line, without its end; empty if there is none, or it is blank.

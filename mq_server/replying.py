@@ -33,8 +33,9 @@ class Replying(Reader):
         page = await self._shelf.consistent([asker], lambda: self._page(look))
         others = sorted(page.messages, key=lambda message: message.sender not in asked)[:_SHOWN]
         unread = len(page.messages) + page.remaining
-        missing = Unanswered(question=question, asker=asker, unread=unread, others=tuple(others))
-        return posted._replace(unanswered=missing)
+        return posted._replace(
+            unanswered=Unanswered(question=question, asker=asker, unread=unread, others=tuple(others))
+        )
 
     async def _reply_given(self, asker: str, question: str) -> Message | None:
         """The reply that has been handed over to the asker before; the first of several."""
