@@ -92,7 +92,7 @@ class AppendLog(LogFile):
         if stamp is None or stamp.fingerprint != current:
             os.close(handle)
             return None
-        return Tail(current, stamp.generation, stamp.line_feeds, stamp.newest_us, handle=handle)
+        return Tail(*stamp, handle=handle)
 
     def append(self, tail: Tail, lines: bytes, newest_us: int) -> Written:
         """Append whole lines. The lock must be held; the caller syncs and closes the handle it gets.
@@ -147,7 +147,7 @@ class AppendLog(LogFile):
             current = Fingerprint.at(self.path)
             stamp = self._stamp.read(current)
             if current is not None and stamp is not None and stamp.fingerprint == current:
-                return Tail(current, stamp.generation, stamp.line_feeds, stamp.newest_us)
+                return Tail(*stamp)
             now = time.monotonic()
             if current != seen:
                 seen, changed_at = current, now
