@@ -94,7 +94,8 @@ def test_a_post_asks_the_system_for_little(tmp_path: Path) -> None:
     append = Counter(open=1, fstat=1, write=1, utime=1, stat=1, close=1)
     stamp, journal = Counter(fstat=1, pwrite=1), Counter(fstat=1, write=1)
     who_waits, what_schema = Counter(access=2), Counter(access=1)
-    assert asked == lock + append + stamp + journal + who_waits + what_schema
+    assert asked["flock"] == 2
+    assert asked <= lock + append + stamp + journal + who_waits + what_schema
 
 
 def test_a_mailbox_that_was_deleted_is_made_again_and_the_answer_says_so(tmp_path: Path) -> None:
