@@ -37,7 +37,7 @@ class _Line(Protocol):
         """Put a bell up; what takes it down again."""
 
     @staticmethod
-    def ring(path: Path, data: bytes) -> bool:
+    def ring(path: str, data: bytes) -> bool:
         """Ring it; False if nobody listens any more."""
 
 
@@ -72,7 +72,7 @@ class Fifo:
         return take_down
 
     @staticmethod
-    def ring(path: Path, data: bytes) -> bool:
+    def ring(path: str, data: bytes) -> bool:
         """Ring it; False if nobody listens any more."""
         try:
             bell = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
@@ -116,10 +116,10 @@ class Datagram:
         return take_down
 
     @staticmethod
-    def ring(path: Path, data: bytes) -> bool:
+    def ring(path: str, data: bytes) -> bool:
         """Ring it; False if there is no bell any more."""
         try:
-            port = int(path.read_text(encoding="ascii"))
+            port = int(Path(path).read_text(encoding="ascii"))
         except FileNotFoundError:
             return False
         except (OSError, ValueError):
@@ -151,7 +151,7 @@ class Bells:
         self._take_down: Callable[[], None] | None = None
         self._listing = Listing(folder)
         self._names: frozenset[str] = frozenset()
-        self._others: dict[str, tuple[Path, frozenset[str]]] = {}
+        self._others: dict[str, tuple[str, frozenset[str]]] = {}
         """By the name of each other process's list: its bell, and what it is to be rung for."""
 
     def hang(self, on_ring: Callable[[set[str]], None]) -> None:
@@ -195,7 +195,8 @@ class Bells:
         for bell, wants in self._find():
             concerned = names if EVERYTHING in wants else names & wants
             if concerned and not LINE.ring(bell, "".join(f"{name}\n" for name in concerned).encode()):
-                for left in (bell, *(self._folder / name for name, other in self._others.items() if other[0] == bell)):
+                lists = [self._folder / name for name, other in self._others.items() if other[0] == bell]
+                for left in (Path(bell), *lists):
                     with contextlib.suppress(OSError):
                         left.unlink(missing_ok=True)
 
@@ -212,7 +213,7 @@ class Bells:
     def _list_of_wants(self) -> Path:
         return self._folder / f"{self._process}.{self._told}{_WANTS}"
 
-    def _find(self) -> Collection[tuple[Path, frozenset[str]]]:
+    def _find(self) -> Collection[tuple[str, frozenset[str]]]:
         """The other processes' bells and what they are to be rung for."""
         try:
             names = self._listing.names()
@@ -227,6 +228,6 @@ class Bells:
                 elif name.endswith(_WANTS) and process != self._process:
                     with contextlib.suppress(OSError):
                         wants = (self._folder / name).read_text("utf-8", "replace").split()
-                        others[name] = self._folder / process, frozenset(wants)
+                        others[name] = str(self._folder / process), frozenset(wants)
             self._names, self._others = names, others
         return self._others.values()

@@ -11,7 +11,7 @@ The file
     package.
 
 Whether it still holds
-    is not decided here. It comes with the views that its maker had of the files (see `appendlog`); by them whoever
+    is not decided here. It comes with the views that its maker had of the files (see `logfile`); by them whoever
     loads it sees what has changed since, as its maker would.
 
 Writing
@@ -36,12 +36,12 @@ from typing import Any, BinaryIO, NamedTuple, Self
 import orjson
 
 from mq_server import __version__
-from mq_server.appendlog import ABSENT, UNSTAMPED, View
 from mq_server.blocks import patiently
 from mq_server.chains import Parts
 from mq_server.columns import ChannelIndex, Facts, Names
 from mq_server.errors import MailError, Problem
 from mq_server.locks import FileLock
+from mq_server.logfile import ABSENT, UNSTAMPED, View
 from mq_server.stamp import Fingerprint
 
 VERSION = 1

@@ -21,11 +21,11 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
-from mq_server.appendlog import ABSENT, AppendLog, Change, Look, View
 from mq_server.blocks import IN_USE_S, Block
 from mq_server.columns import ChannelIndex, Names
 from mq_server.errors import Problem
 from mq_server.indexfile import Snapshot
+from mq_server.logfile import ABSENT, Change, LogFile, Look, View
 from mq_server.names import id_text
 from mq_server.stamp import Fingerprint
 from mq_server.store import ARCHIVE, SUFFIX, Store
@@ -62,7 +62,7 @@ class Tracked(Generic[R]):
         new: Makes an empty reading, for a file that has to be read anew.
     """
 
-    def __init__(self, source: AppendLog, new: Callable[[], R]) -> None:
+    def __init__(self, source: LogFile, new: Callable[[], R]) -> None:
         self.source = source
         self.view = View()
         self.reading = new()

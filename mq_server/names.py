@@ -59,12 +59,15 @@ def _fault_of(name: str) -> str:
 
 def mint_id(time_us: int) -> str:
     """A new ULID (github.com/ulid/spec) whose 48 bits of milliseconds are those of `time_us` (microseconds)."""
-    return _millisecond(time_us // 1000) + _chance.randbytes(16).translate(_LETTERS).decode()
+    time_ms = time_us // 1000
+    chance = _chance.getrandbits(128).to_bytes(16, "little").translate(_LETTERS).decode()
+    return f"{_before(time_ms >> 10)}{_PAIRS[time_ms & 1023]}{chance}"
 
 
-@lru_cache(maxsize=64)  # posts come many a millisecond
-def _millisecond(number: int) -> str:
-    return id_text(number << 80)[:10]
+@lru_cache(maxsize=64)  # it changes about once a second
+def _before(number: int) -> str:
+    """The first eight letters of an id, for all of its milliseconds but the last ten bits."""
+    return "".join([_PAIRS[number >> shift & 1023] for shift in (30, 20, 10, 0)])
 
 
 def id_number(message_id: str) -> int:

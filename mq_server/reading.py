@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
-from dataclasses import replace
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 from mq_server.answers import Page
 from mq_server.errors import AmbiguousReference, InvalidRequest, MailError, NotSettled, UnknownReference
@@ -21,6 +24,12 @@ from mq_server.watch import RESCAN_S
 
 class Reader(Selecting):
     """The part of the façade that reads."""
+
+    def __init__(self, root: str | Path, **others: Any) -> None:
+        super().__init__(root, **others)
+        self._notes: deque[tuple[str, Callable[[], None]]] = deque()
+        """What is to be noted of the deliveries of channels: called while they are held still."""
+        self._noting: asyncio.Task[None] | None = None
 
     async def read(
         self,
@@ -107,7 +116,7 @@ class Reader(Selecting):
         if not timeout_s >= 0:
             raise InvalidRequest([f"timeout_s is {timeout_s}; give seconds, 0 or more"])
         question = Question(
-            channel, since, msg_type, sender, reader, ack, limit, caller, limit_bytes, consumer, lease_s, reply_to
+            channel, since, msg_type, sender, reader, ack, limit, caller, limit_bytes, consumer, lease_s, reply_to, True
         )
         deadline = time.monotonic() + timeout_s
         await self._begin(question)
@@ -117,15 +126,17 @@ class Reader(Selecting):
         page = await self._answer(question)
         if not page.messages and timeout_s > 0:
             page = await self._awaited(question, deadline)
-        return replace(page, timed_out=not page.messages)
+        return page
 
     async def _awaited(self, question: Question, deadline: float) -> Page:
         """The answer as soon as it holds messages, or an empty one at the deadline."""
+        # What stands between a ring and the answer runs cold, and each step of it shows: what can be done before is.
         channel = question.channel
-        is_shown = False
-        async with (
-            self._shelf.watched(channel_matcher(channel), names=_plain(channel), looks=True) as subscription,
-            AsyncExitStack() as shown,
+        await self._shelf.listen(_plain(channel))
+        reads = [name for name in self._named(channel) if question.since is None and not question.peeks(name)]
+        with (
+            self._shelf.feed.subscribe(channel_matcher(channel), looks=True) as subscription,
+            self._store.presence.waiting_for(reads),
         ):
             while True:
                 page = await self._answer(question)
@@ -135,11 +146,6 @@ class Reader(Selecting):
                 if question.free_in_s is not None:
                     # What others hold may be given back by a process that we do not hear of: look once a second.
                     left = min(left, question.free_in_s + 0.001, RESCAN_S)
-                if not is_shown:
-                    names = self._named(channel)
-                    reads = [name for name in names if question.since is None and not question.peeks(name)]
-                    shown.enter_context(self._store.presence.waiting_for(reads))
-                    is_shown = True
                 await subscription.changed(left)
 
     async def acknowledge(
@@ -241,7 +247,7 @@ class Reader(Selecting):
         faults = self._lease_faults(question.lease_s)
         if faults:
             raise InvalidRequest(faults)
-        scope = self._scope(question)
+        scope = question.scope = self._scope(question)
         if scope is None or not all(map(self._shelf.is_loaded, scope)):
             await self._shelf.refresh(scope)
         for name in self._named(question.channel):
@@ -260,14 +266,14 @@ class Reader(Selecting):
         if question.takes and self._finds(question):
             return await self._take(question)
         limit = 0 if question.takes else question.limit
-        page = await self._shelf.consistent(self._scope(question), lambda: self._page(question, limit=limit))
+        page = await self._shelf.consistent(question.scope, lambda: self._page(question, limit=limit))
         if question.takes:
             return await self._take(question) if page.remaining else page
         if not page.messages or question.since is not None:
             return page
         for name, ids in _ids_by_channel(page.messages).items():
             if not question.peeks(name):
-                await self._note_fetched(name, *question.reads_as(name), ids)
+                self._note_fetched(name, *question.reads_as(name), ids)
         return page
 
     def _finds(self, question: Question) -> bool:
@@ -280,34 +286,47 @@ class Reader(Selecting):
     async def _take(self, question: Question) -> Page:
         """The answer, claimed or settled while nobody else can."""
         names = [name for name in self._named(question.channel) if self._shelf.is_loaded(name)]
+        lease_s = question.lease_s
         leases: dict[tuple[str, str], Lease] = {}
         async with self._delivering(names) as held:
-            if question.lease_s is not None:
+            if lease_s is not None:
                 for name in names:
                     await self._reject_exhausted(held, name, question.reads_as(name)[0])
             # Not from a mailbox that a pattern fits only since: its deliveries are not held still.
-            page = await self._shelf.consistent(self._scope(question), lambda: self._page(question, names))
+            page = await self._shelf.consistent(question.scope, lambda: self._page(question, names))
             for name, ids in _ids_by_channel(page.messages).items():
                 reader, consumer = question.reads_as(name)
-                if question.lease_s is None:
+                if lease_s is None:
                     await self._write_receipts(held, name, reader, consumer, {"ack": ids}, let_go=True)
                     continue
                 noted = self._store.leases(name)
-                token = noted.claim(reader, consumer, ids, question.lease_s)
-                deliveries = noted.of(reader)
-                for identity, text in ids.items():
-                    # None are known if somebody has just deleted the file.
-                    count = deliveries[identity].count if identity in deliveries else 1
-                    leases[name, text] = Lease(name=f"{text}@{token}", lease_s=question.lease_s, deliveries=count)
-        return replace(page, leases=tuple(leases[message.channel, message.id] for message in page.messages if leases))
+                token, deliveries = noted.claim(reader, consumer, ids, lease_s)
+                for text, count in zip(ids.values(), deliveries, strict=True):
+                    leases[name, text] = Lease(f"{text}@{token}", lease_s, count)
+        if lease_s is None:
+            return page
+        return page._replace(leases=tuple([leases[message.channel, message.id] for message in page.messages]))
 
-    async def _note_fetched(self, channel: str, reader: str, consumer: str, ids: Named) -> None:
-        known = self._store.leases(channel).of(reader)
-        if any(identity not in known or not known[identity].fetched_us for identity in ids):
+    def _note_fetched(self, channel: str, reader: str, consumer: str, ids: Named) -> None:
+        """Note that messages are given to a reader: here at once, for others when they have been."""
+        note = self._store.leases(channel).fetch(reader, consumer, ids)
+        if note is not None:
+            self._notes.append((channel, note))
+            if self._noting is None or self._noting.done():
+                self._noting = asyncio.get_running_loop().create_task(self._write_notes())
+
+    async def _write_notes(self) -> None:
+        while self._notes:
+            channel, note = self._notes.popleft()
             # Who may not write here may read all the same.
-            with suppress(MailError):
+            with suppress(MailError, OSError):
                 async with self._delivering([channel]):
-                    self._store.leases(channel).fetch(reader, consumer, ids)
+                    note()
+
+    async def _end_notes(self) -> None:
+        """Wait until everything is noted."""
+        if self._noting is not None:
+            await self._noting
 
 
 def _plain(channel: str | Sequence[str]) -> list[str] | None:

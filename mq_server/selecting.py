@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from mq_server.answers import Page, fitting
 from mq_server.columns import ChannelIndex, Place
@@ -32,6 +33,10 @@ class Question:
     consumer: str | None = None
     lease_s: float | None = None
     reply_to: str | None = None
+    waits: bool = False
+    """Whether an empty page says that time ran out."""
+    scope: Sequence[str] | None = None
+    """What must be looked at for an answer, once it has begun; None for every file."""
     free_in_s: float | None = None
     """When the first message that was withheld from the last answer becomes free; None if none was."""
 
@@ -72,11 +77,12 @@ class Selecting(Settling):
 
     def _named(self, channel: str | Sequence[str]) -> list[str]:
         """The channels that are meant, as things stand."""
-        known = dict.fromkeys([*self.config.channels, *sorted(self._index.channels)])
-        named: dict[str, None] = {}
-        for part in [channel] if isinstance(channel, str) else channel:
-            named.update(dict.fromkeys(filter(channel_matcher(part), known)) if is_glob(part) else {part: None})
-        return list(named)
+        parts = [channel] if isinstance(channel, str) else channel
+        if any(map(is_glob, parts)):
+            known = dict.fromkeys([*self.config.channels, *sorted(self._index.channels)])
+            fitting = (filter(channel_matcher(part), known) if is_glob(part) else [part] for part in parts)
+            parts = [*chain.from_iterable(fitting)]
+        return [*dict.fromkeys(parts)]
 
     def _scope(self, question: Question) -> list[str] | None:
         """What must be looked at for an answer; None for every file."""
@@ -104,6 +110,7 @@ class Selecting(Settling):
             remaining=sum(map(len, found.values())) - count,
             problems=self._shelf.problems(names),
             merged=merged,
+            timed_out=not messages if question.waits else None,
             peek=any(question.peeks(name) for name in names),
         )
 

@@ -17,7 +17,6 @@ from functools import partial
 from itertools import accumulate
 from typing import Any, NamedTuple, TypeVar
 
-from mq_server.appendlog import ABSENT, AppendLog
 from mq_server.bells import EVERYTHING
 from mq_server.blocks import IN_USE_S
 from mq_server.columns import ChannelIndex, Place
@@ -25,6 +24,7 @@ from mq_server.delivery import ReaderState, ReceiptIndex, Rows, Unread
 from mq_server.errors import Problem, Stale, Unsteady
 from mq_server.index import Index
 from mq_server.keeping import Mailbox, Tracked
+from mq_server.logfile import ABSENT, LogFile
 from mq_server.message import Message
 from mq_server.names import format_time, id_number
 from mq_server.recent import Known, Line, Recent, Shown
@@ -170,9 +170,12 @@ class Shelf:
 
     def _rung(self, channels: set[str]) -> None:
         """Another process says that it has written."""
-        # Who waits has the message sooner if it looks itself, at once. What else a change means is seen to after that.
-        self.feed.hint(channels & self._mailboxes.keys())
-        if channels and not self._rung_for:
+        # Who waits has the message sooner if it looks itself, at once. The rest is told after that; and what else a
+        # change means is seen to by the watcher.
+        known = channels & self._mailboxes.keys()
+        if self.feed.hint(known) and known == channels:
+            return
+        if not self._rung_for:
             asyncio.get_running_loop().call_soon(self._answer_soon)
         self._rung_for |= channels
 
@@ -264,7 +267,9 @@ class Shelf:
 
     def unread(self, channel: str, reader: str) -> Rows:
         """The rows a reader has not settled, in file order."""
-        unread = self._unread.setdefault((channel, reader), Unread())
+        unread = self._unread.get((channel, reader))
+        if unread is None:
+            unread = self._unread[channel, reader] = Unread()
         return unread.rows(self.index.channels[channel], self.reader_state(channel, reader))
 
     def load(self, places: Sequence[Place], limit_bytes: int | None = None) -> list[Message]:
@@ -383,14 +388,18 @@ class Shelf:
             names: The same channels by name, where they are known: other processes ring for these only.
             looks: Whether the subscriber refreshes whenever it is woken, so that it may be woken before anybody has.
         """
-        self._store.bells.want([EVERYTHING] if names is None else names)
-        self._store.bells.hang(self._rung)
-        await self.watch()
+        await self.listen(names)
         with self.feed.subscribe(wants, looks=looks) as subscription:
             yield subscription
 
+    async def listen(self, names: Iterable[str] | None) -> None:
+        """Have changes of these channels, or of all, noticed at once; subscribe when this returns, and then read."""
+        self._store.bells.want([EVERYTHING] if names is None else names)
+        self._store.bells.hang(self._rung)
+        await self.watch()
 
-def _new_receipts(name: str, source: AppendLog) -> ReceiptIndex:
+
+def _new_receipts(name: str, source: LogFile) -> ReceiptIndex:
     return ReceiptIndex(f"{RECEIPTS}/{name}{SUFFIX}", source.read_span)
 
 

@@ -34,8 +34,10 @@ class Subscription:
         self._feed = feed
         self.wants = wants
         self.looks = looks
-        self._event = asyncio.Event()
         self._channels: set[str] = set()
+        self.is_woken = False
+        """Whether something happened since the last answer."""
+        self._waiting: asyncio.Future[None] | None = None
 
     def __enter__(self) -> Self:
         self._feed.subscriptions.add(self)
@@ -47,7 +49,9 @@ class Subscription:
     def wake(self, channels: set[str]) -> None:
         """Note a change of these channels."""
         self._channels |= channels
-        self._event.set()
+        self.is_woken = True
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
 
     async def changed(self, timeout_s: float | None) -> set[str]:
         """Wait for the next change.
@@ -55,11 +59,18 @@ class Subscription:
         Returns:
             The channels that changed since the last call; empty on time-out and when the feed closed.
         """
-        if not self._feed.closed:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout_s):
-                    await self._event.wait()
-        self._event.clear()
+        if not (self.is_woken or self._feed.closed):
+            # A bare future: what stands between a ring and the answer runs cold, and each call of it shows.
+            loop = asyncio.get_running_loop()
+            self._waiting = loop.create_future()
+            timer = None if timeout_s is None else loop.call_later(timeout_s, self.wake, set())
+            try:
+                await self._waiting
+            finally:
+                self._waiting = None
+                if timer is not None:
+                    timer.cancel()
+        self.is_woken = False
         channels, self._channels = self._channels, set()
         return channels
 
@@ -87,12 +98,20 @@ class Feed:
             if concerned:
                 subscription.wake(concerned)
 
-    def hint(self, channels: set[str]) -> None:
-        """Wake those who look themselves: these channels may have changed. If so, `publish` follows for all."""
+    def hint(self, channels: set[str]) -> bool:
+        """Wake those who look themselves: these channels may have changed. If so, `publish` follows for all.
+
+        Returns:
+            Whether that is everybody who wants one of them.
+        """
+        all_look = True
         for subscription in self.subscriptions:
-            concerned = subscription.looks and set(filter(subscription.wants, channels))
-            if concerned:
+            concerned = set(filter(subscription.wants, channels))
+            if concerned and subscription.looks:
                 subscription.wake(concerned)
+            elif concerned:
+                all_look = False
+        return all_look
 
     def close(self) -> None:
         """End every wait."""

@@ -14,10 +14,11 @@ from typing import Any, Protocol, TypeVar
 
 from hypothesis import settings
 
-from mq_server.appendlog import AppendLog, Change, Look, View
+from mq_server.appendlog import AppendLog
 from mq_server.blocks import Block
 from mq_server.columns import ChannelIndex, Names
 from mq_server.locks import FileLock
+from mq_server.logfile import Change, Look, View
 from mq_server.mailroom import Mailroom
 from mq_server.message import encode_line
 from mq_server.names import format_time, id_text, mint_id

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from mq_server import appendlog, blocks
+from mq_server import appendlog, blocks, logfile
 from mq_server.appendlog import AppendLog
 from mq_server.errors import FileVanished, WriteFailed
 from mq_server.stamp import Fingerprint
@@ -356,7 +356,7 @@ def test_a_file_emptied_under_an_append_gets_the_line(tmp_path: Path, monkeypatc
 def test_a_file_that_never_stays_is_given_up_with_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = new_log(tmp_path)
     append(log, ONE)
-    monkeypatch.setattr(appendlog, "QUIET_S", 0.001)
+    monkeypatch.setattr(logfile, "QUIET_S", 0.001)
     monkeypatch.setattr(log, "_landed", lambda *_: None)
     with pytest.raises(FileVanished, match=r"narrator\.jsonl: the file keeps changing while we write to it"):
         append(log, TWO)
@@ -368,7 +368,7 @@ def test_a_file_that_is_rewritten_all_the_time_is_given_up_with_an_error(
     log = new_log(tmp_path)
     append(log, ONE)
     monkeypatch.setattr(appendlog, "_SETTLE_LIMIT_S", 0.2)
-    monkeypatch.setattr(appendlog, "QUIET_S", 60.0)
+    monkeypatch.setattr(logfile, "QUIET_S", 60.0)
     write(log.path, TWO)
     with pytest.raises(FileVanished):
         append(log, THREE)
@@ -378,7 +378,7 @@ def test_a_file_that_is_rewritten_all_the_time_is_given_up_with_an_error(
 def test_a_file_that_somebody_writes_in_steps_is_left_alone_until_it_is_quiet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(appendlog, "QUIET_S", 0.5)  # a busy machine makes steps longer than they are meant to be
+    monkeypatch.setattr(logfile, "QUIET_S", 0.5)  # a busy machine makes steps longer than they are meant to be
     log = new_log(tmp_path)
     append(log, ONE)
     done = threading.Event()
@@ -431,7 +431,7 @@ def test_a_file_that_appears_while_we_create_it_is_appended_to(tmp_path: Path, m
     log = new_log(tmp_path)
     real_open, acted = log._open, []
 
-    def opening(tail: appendlog.Tail) -> int | None:
+    def opening(tail: logfile.Tail) -> int | None:
         if not acted:
             acted.append(aged(write(log.path, ONE)))
         return real_open(tail)
@@ -547,7 +547,7 @@ def test_a_file_that_others_wrote_is_read_once_and_then_known(tmp_path: Path) ->
     reader.take()
     reader.take()
     assert reader.rereads == 1
-    assert reader.view.generation != appendlog.UNSTAMPED, "the reader has stamped it"
+    assert reader.view.generation != logfile.UNSTAMPED, "the reader has stamped it"
     append(log, THREE)
     assert reader.take() == stood(ONE + TWO + THREE)
     assert reader.rereads == 1, "so that what we append needs no re-reading"
@@ -558,12 +558,12 @@ def test_a_file_changed_just_now_is_looked_at_again_but_taken_in_once(
 ) -> None:
     log, reader = new_log(tmp_path), LogReader(new_log(tmp_path))
     append(log, ONE)
-    monkeypatch.setattr(appendlog, "QUIET_S", 60.0)
+    monkeypatch.setattr(logfile, "QUIET_S", 60.0)
     write(log.path, ONE + TWO)
     for _ in range(5):
         assert reader.take() == stood(ONE + TWO)
     assert reader.rereads == 1 and not reader.view.settled
-    monkeypatch.setattr(appendlog, "QUIET_S", 0.0)
+    monkeypatch.setattr(logfile, "QUIET_S", 0.0)
     assert reader.take() == stood(ONE + TWO)
     assert reader.rereads == 1 and reader.view.settled
     append(log, THREE)
@@ -584,7 +584,7 @@ def test_what_changes_while_it_is_read_is_read_again(tmp_path: Path) -> None:
     append(log, ONE)
     reader.take()
     change = other.glance(reader.view) if append(log, TWO) else None
-    assert isinstance(change, appendlog.Change) and not change.replaced
+    assert isinstance(change, logfile.Change) and not change.replaced
     save_by_rename(log.path, ONE + TWO)
     with pytest.raises(FileNotFoundError):
         list(change.blocks())
@@ -596,7 +596,7 @@ def test_a_file_cut_shorter_while_it_is_read_gives_what_is_left(tmp_path: Path) 
     reader = LogReader(other)
     append(log, ONE + TWO)
     change = other.glance(reader.view)
-    assert isinstance(change, appendlog.Change)
+    assert isinstance(change, logfile.Change)
     os.truncate(log.path, len(ONE))
     assert [text for block in change.blocks() for _, _, text in block.lines()] == [ONE[:-1]]
     assert reader.take() == stood(ONE)
@@ -608,7 +608,7 @@ def test_what_this_process_wrote_last_is_taken_in_without_reading_the_file(
     log = new_log(tmp_path)
     reader = LogReader(log)
     with monkeypatch.context() as patched:
-        patched.setattr(appendlog, "opened", None)
+        patched.setattr(logfile, "opened", None)
         append(log, ONE)
         assert reader.take() == stood(ONE)
         append(log, TWO)
@@ -660,7 +660,7 @@ def test_a_reader_between_a_write_and_its_stamp_waits_for_the_stamp(
         return real_landed(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(log, "_landed", landed)
-    monkeypatch.setattr(appendlog, "_READER_LOCK_S", 10.0)
+    monkeypatch.setattr(logfile, "_READER_LOCK_S", 10.0)
     writer = threading.Thread(target=append, args=(log, TWO))
     writer.start()
     assert in_between.wait(10)
@@ -882,7 +882,7 @@ class Anything(RuleBasedStateMachine):
     def time_passes(self) -> None:
         if self.path.exists():
             aged(self.path)
-        time.sleep(appendlog.QUIET_S / 4)
+        time.sleep(logfile.QUIET_S / 4)
 
     @rule()
     def only_one_reads(self) -> None:
@@ -906,7 +906,7 @@ class Anything(RuleBasedStateMachine):
 def test_a_reader_sees_what_stands_whatever_anybody_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, coarse_clock: None
 ) -> None:
-    monkeypatch.setattr(appendlog, "QUIET_S", 0.015)  # a shorter wait, but longer than a tick, which it is there for
+    monkeypatch.setattr(logfile, "QUIET_S", 0.015)  # a shorter wait, but longer than a tick, which it is there for
     monkeypatch.setattr(appendlog, "GONE_S", 0.03)
     Anything.folder = tmp_path
     run_state_machine_as_test(Anything, settings=settings(examples(40), stateful_step_count=15))

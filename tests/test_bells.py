@@ -91,7 +91,7 @@ def test_rings_may_be_forged_or_flood_and_nothing_waits_for_them(tmp_path: Path)
         for _ in range(20_000):
             writer.ring(["narrator"])  # nobody reads meanwhile
         assert time.monotonic() - began < 8
-        assert bells_module.LINE.ring(bell, b"\xff\xfe ../../etc/passwd nobody\n")
+        assert bells_module.LINE.ring(str(bell), b"\xff\xfe ../../etc/passwd nobody\n")
         await until(lambda: heard)
         assert set().union(*heard) <= {"narrator"}
         listener.take_down()
@@ -189,8 +189,8 @@ async def waiting(reader: Mailroom, channel: str = "narrator", **question: Any) 
     return wait
 
 
-def own_bell(room: Mailroom) -> Path:
-    return room._store.bells._folder / room._store.bells._process
+def own_bell(room: Mailroom) -> str:
+    return str(room._store.bells._folder / room._store.bells._process)
 
 
 def test_a_ring_that_is_lost_is_made_up_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +268,7 @@ def test_the_folder_may_be_deleted_while_somebody_waits(tmp_path: Path) -> None:
             await post(writer, "by an event")
             assert await wait == ["by an event"]
             wait = await waiting(reader)
-            assert own_bell(reader).exists(), "it hangs again"
+            assert Path(own_bell(reader)).exists(), "it hangs again"
             await post(writer, "by a ring")
             assert await wait == ["by a ring"]
 
@@ -301,6 +301,22 @@ def test_who_is_rung_for_looks_at_that_channel_alone(tmp_path: Path, only_bells:
             assert await wait == ["real"]
             assert None not in refreshed
             assert looks == 0, "what nobody waits for is looked at afterwards"
+
+    run(work())
+
+
+def test_those_who_look_themselves_are_all_that_is_done_for_a_ring(tmp_path: Path, only_bells: None) -> None:
+    async def work() -> None:
+        async with Mailroom(tmp_path) as reader, Mailroom(tmp_path) as writer:
+            await post(writer)
+            await reader.read("narrator", ack=True)
+            wait = await waiting(reader)
+            await post(writer)
+            assert await wait and reader._shelf._answering is None
+            async with reader.changes() as changes:
+                await post(writer)
+                assert await changes.changed(10) == {"narrator"}
+            assert reader._shelf._answering is not None
 
     run(work())
 

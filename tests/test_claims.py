@@ -91,7 +91,7 @@ async def unread(room: Mailroom, channel: str = "narrator", **question: Any) -> 
 
 async def is_waiting(room: Mailroom, count: int = 1) -> None:
     """Until so many waits have read and found nothing."""
-    while sum(not subscription._event.is_set() for subscription in room._shelf.feed.subscriptions) < count:
+    while sum(not subscription.is_woken for subscription in room._shelf.feed.subscriptions) < count:
         await asyncio.sleep(0)
     await asyncio.sleep(0.01)
 

@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mq_server import indexfile, intake, keeping
-from mq_server.appendlog import View
 from mq_server.columns import ChannelIndex, Names
 from mq_server.keeping import Mailbox
+from mq_server.logfile import View
 from mq_server.mailroom import Mailroom
 from mq_server.names import format_time, id_number
 from mq_server.stamp import Fingerprint

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from mq_server import leaselog as leaselog_module
 from mq_server import leases as leases_module
 from mq_server.errors import WriteFailed
-from mq_server.leases import Deadline, Leases
+from mq_server.leases import Deadline, Leases, Named
 from mq_server.names import id_number, id_text
 from tests.support import DEADLINE_S, close_locks, closed_in_the_end, known_id
 
@@ -65,7 +65,14 @@ def held(leases: Leases) -> Iterator[Leases]:
 
 def claim(leases: Leases, *ids: int, consumer: str = "one", lease_s: float = 60.0) -> str:
     with held(leases):
-        return leases.claim(READER, consumer, named(*ids), lease_s)
+        return leases.claim(READER, consumer, named(*ids), lease_s)[0]
+
+
+def noted(leases: Leases, reader: str, consumer: str, ids: Named) -> None:
+    """Messages are given to a reader, and that is noted."""
+    note = leases.fetch(reader, consumer, ids)
+    if note is not None:
+        note()
 
 
 def named(*ids: int) -> dict[int, str]:
@@ -79,7 +86,7 @@ def holders(leases: Leases) -> dict[int, str]:
 
 def counts(leases: Leases) -> dict[int, int]:
     leases.refresh()
-    return {identity: delivery.count for identity, delivery in leases.of(READER).items()}
+    return {identity: delivery.deliveries for identity, delivery in leases.of(READER).items()}
 
 
 def lines(leases: Leases) -> list[Any]:
@@ -141,8 +148,8 @@ def test_a_deadline_of_no_time_is_over_at_once(clock: Clock) -> None:
 def test_the_file_says_what_happened_line_by_line(tmp_path: Path, clock: Clock) -> None:
     leases = opened(tmp_path)
     with held(leases):
-        leases.fetch(READER, "one", named(A))
-        token = leases.claim(READER, "one", named(A, B), 60)
+        noted(leases, READER, "one", named(A))
+        token, _ = leases.claim(READER, "one", named(A, B), 60)
         leases.extend(READER, named(A), 90)
         leases.release(READER, named(B), 5)
         leases.settle(READER, named(A))
@@ -213,7 +220,7 @@ def test_what_is_settled_is_held_by_nobody_and_if_delivered_again_counts_from_th
         leases.settle(READER, named(A, B))
         leases.settle(READER, named(A))
     assert holders(leases) == {} and leases.withheld(READER) == {}
-    assert (leases.of(READER)[A].consumer, leases.of(READER)[A].count) == ("one", 4), "as the sender is shown"
+    assert (leases.of(READER)[A].consumer, leases.of(READER)[A].deliveries) == ("one", 4), "as the sender is shown"
     assert [line["op"] for line in lines(leases)[1:]] == ["claim"] * 4 + ["settle"], "and said once"
     claim(leases, A, consumer="two")
     assert counts(opened(tmp_path)) == {A: 1}
@@ -230,15 +237,31 @@ def test_readers_have_their_deliveries_apart(tmp_path: Path, clock: Clock) -> No
     assert leases.withheld("nobody") == {} and leases.of("nobody") == {}
 
 
+def test_a_fetch_that_is_noted_late_came_first_all_the_same(tmp_path: Path, clock: Clock) -> None:
+    one, two = opened(tmp_path), opened(tmp_path)
+    note = one.fetch(READER, "one", named(A))
+    assert note and one.of(READER)[A].fetched_by == "one", "here it is known before it is noted"
+    clock.wall_s += 1
+    claim(two, A, consumer="two")
+    assert two.of(READER)[A].fetched_by == "two"
+    with held(one):
+        note()
+    for leases in (one, two, opened(tmp_path)):
+        leases.refresh()
+        delivery = leases.of(READER)[A]
+        assert (delivery.fetched_us, delivery.fetched_by) == (1_790_000_000_000_000, "one")
+        assert (delivery.consumer, delivery.deliveries) == ("two", 1)
+
+
 def test_the_first_fetch_is_what_counts_and_is_written_once(tmp_path: Path, clock: Clock) -> None:
     leases = opened(tmp_path)
     for consumer in ("one", "two"):
         with held(leases):
-            leases.fetch(READER, consumer, named(A))
+            noted(leases, READER, consumer, named(A))
         clock.wall_s += 1
     assert len(lines(leases)) == 2
     delivery = leases.of(READER)[A]
-    assert (delivery.fetched_us, delivery.fetched_by, delivery.count) == (1_790_000_000_000_000, "one", 0)
+    assert (delivery.fetched_us, delivery.fetched_by, delivery.deliveries) == (1_790_000_000_000_000, "one", 0)
     claim(leases, A, consumer="two")
     assert leases.of(READER)[A].fetched_by == "one"
     assert leases.last_fetched_us[READER] == 1_790_000_002_000_000
@@ -503,7 +526,7 @@ def test_a_file_is_compacted_when_it_has_grown_and_keeps_what_is_of_use(
         with held(one):
             one.claim(READER, "one", named(A, B), 60)
             one.release(READER, named(A), 10)
-            one.fetch("editor", "two", named(C))
+            noted(one, "editor", "two", named(C))
             before = state(one)
             one.compact(lambda *_: False)
             assert state(one) == before
@@ -616,7 +639,7 @@ def test_whoever_writes_and_whoever_compacts_all_read_the_same(
                     if op == "claim":
                         leases.claim(READER, f"c{who}", named(*ids), span_s)
                     elif op == "fetch":
-                        leases.fetch(READER, f"c{who}", named(*ids))
+                        noted(leases, READER, f"c{who}", named(*ids))
                     elif op in ("extend", "release"):
                         getattr(leases, op)(READER, named(*ids), span_s)
                     elif op in ("settle", "forget"):

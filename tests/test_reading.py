@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -431,7 +430,7 @@ def test_a_wait_that_need_not_wait_subscribes_to_nothing(tmp_path: Path, lease_s
     numbered(tmp_path, 0)
 
     async def work(room: Mailroom) -> None:
-        room._shelf.watched = None  # type: ignore[method-assign,assignment]
+        room._shelf.listen = None  # type: ignore[method-assign,assignment]
         assert numbers(await room.wait("narrator", lease_s=lease_s, timeout_s=20)) == [0]
         assert room._shelf._watcher._subscribed.is_set(), "though it is seen from now on what vanishes"
         assert (await room.wait("dialogist", lease_s=lease_s, timeout_s=0)).timed_out
@@ -454,12 +453,10 @@ def test_what_comes_while_a_wait_begins_to_watch_is_found(tmp_path: Path, lease_
     numbered(tmp_path)
 
     async def work(room: Mailroom) -> None:
-        @asynccontextmanager
-        async def deaf(*_: Any, **__: Any) -> AsyncIterator[None]:
+        async def listen(_: object) -> None:
             numbered(tmp_path, 0)
-            yield
 
-        room._shelf.watched = deaf  # type: ignore[method-assign,assignment]
+        room._shelf.listen = listen  # type: ignore[method-assign]
         assert numbers(await room.wait("narrator", lease_s=lease_s, timeout_s=20)) == [0]
 
     ask(tmp_path, work)
@@ -484,7 +481,7 @@ def waiting(room: Mailroom, channel: Any = "narrator", **question: Any) -> async
 
 async def is_waiting(room: Mailroom, count: int = 1) -> None:
     """Until so many waits have read and found nothing."""
-    while sum(not subscription._event.is_set() for subscription in room._shelf.feed.subscriptions) < count:
+    while sum(not subscription.is_woken for subscription in room._shelf.feed.subscriptions) < count:
         await asyncio.sleep(0)
     await asyncio.sleep(0.01)
 

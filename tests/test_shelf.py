@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mq_server import appendlog, keeping, recent
-from mq_server.appendlog import AppendLog, Change
+from mq_server import appendlog, keeping, logfile, recent
+from mq_server.appendlog import AppendLog
 from mq_server.blocks import Block
 from mq_server.errors import Stale, Unsteady
+from mq_server.logfile import Change
 from mq_server.mailroom import Mailroom
 from tests.support import append, ask, examples, known_id, line, new_log, run, write
 
@@ -479,6 +480,6 @@ def test_a_room_that_was_there_says_what_a_new_one_says(
                 assert await everything(room) == await everything(other) == await everything(fresh)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(appendlog, "QUIET_S", 0.015)
+        patch.setattr(logfile, "QUIET_S", 0.015)
         patch.setattr(appendlog, "GONE_S", 0.03)
         run(work())

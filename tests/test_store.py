@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from mq_server import appendlog
-from mq_server.appendlog import AppendLog, Tail
+from mq_server.appendlog import AppendLog
 from mq_server.errors import InvalidName, LockTimeout, PartlyPosted, WriteFailed
+from mq_server.logfile import Tail
 from mq_server.message import encode_line, parse_line
 from mq_server.names import format_time, id_number
 from mq_server.store import Store

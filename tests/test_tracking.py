@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from pathlib import Path
 
@@ -47,6 +48,25 @@ def test_every_rung_of_the_ladder_is_told_with_who_and_when(tmp_path: Path) -> N
         await room.settle("narrator", ack="narrator:1", consumer="three")
         acked = await progress(room)
         assert (acked.state, acked.steps[-1].consumer) == ("acked", "three")
+
+    ask(tmp_path, work)
+
+
+@pytest.mark.parametrize("closes", [False, True], ids=["goes on", "closes"])
+def test_others_are_told_of_a_fetch_once_it_is_answered(tmp_path: Path, closes: bool) -> None:
+    write(tmp_path / "narrator.jsonl", line(0))
+    noted = tmp_path / ".mq" / "leases" / "narrator.log"
+
+    async def work(room: Mailroom) -> None:
+        assert (await room.read("narrator")).messages
+        assert not noted.exists(), "nobody waits for what others are told"
+        assert (await progress(room)).state == "fetched"
+        async with asyncio.timeout(10):
+            while not (closes or noted.exists()):
+                await asyncio.sleep(0.001)
+        await room.close()
+        async with Mailroom(tmp_path) as other:
+            assert (await progress(other)).state == "fetched"
 
     ask(tmp_path, work)
 

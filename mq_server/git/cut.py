@@ -14,11 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from mq_server.appendlog import QUIET_S, AppendLog, Change, Look, View
 from mq_server.blocks import opened, patiently, read_at
 from mq_server.errors import Problem, Unsteady
 from mq_server.git.comparison import log_name
 from mq_server.git.ranges import log_paths
+from mq_server.logfile import QUIET_S, Change, LogFile, Look, View
 from mq_server.stamp import Fingerprint
 from mq_server.store import SUFFIX, Store
 
@@ -42,7 +42,7 @@ class _Seen(NamedTuple):
 
     path: Path
     fingerprint: Fingerprint
-    log: AppendLog | None = None
+    log: LogFile | None = None
     view: View | None = None
 
 
@@ -128,7 +128,7 @@ def _only_grew(file: _Seen) -> bool:
     return look is Look.SAME or (isinstance(look, Change) and not look.replaced)
 
 
-def _log(store: Store, path: Path) -> AppendLog | None:
+def _log(store: Store, path: Path) -> LogFile | None:
     """The log of a path; None for an archived part, which nobody appends to."""
     name = path.relative_to(store.root).as_posix()
     found = log_name(name)

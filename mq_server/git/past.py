@@ -14,11 +14,12 @@ from typing import NamedTuple, Self
 
 from mq_server import config as config_module
 from mq_server import schemas as schemas_module
-from mq_server.appendlog import AppendLog, Change, Look, Tail, View
+from mq_server.appendlog import AppendLog
 from mq_server.blocks import Block
 from mq_server.board import SceneBoard
 from mq_server.config import Config
 from mq_server.errors import MailError, Problem
+from mq_server.logfile import Change, Look, Tail, View
 from mq_server.queries import Queries
 from mq_server.repository import GitError, Repository
 from mq_server.schemas import Schema, Schemas
