@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
-from mcp_types import CallToolResult, TextContent
 
 from mq_server.errors import InvalidRequest, MailError
 from mq_server.mailroom import Mailroom
@@ -130,7 +129,7 @@ async def call_tool(
     *,
     identity: str | None = None,
     receive: Receive | None = None,
-) -> CallToolResult:
+) -> dict[str, Any]:
     """Run a tool. What goes wrong is the answer's text, marked as an error, in our own words.
 
     Args:
@@ -139,6 +138,9 @@ async def call_tool(
         arguments: As the client sent them.
         identity: Who calls, if the connection knows.
         receive: Of the HTTP request, if it is one: tells when the client has left.
+
+    Returns:
+        The answer as it goes over the wire, but for what a version of the protocol adds to every answer.
     """
     if name not in BY_NAME:
         return _failed(f"There is no tool {name!r}. Tools: {', '.join(BY_NAME)}")
@@ -153,8 +155,8 @@ async def call_tool(
         return _failed(f"{error.filename or room.root}: {error.strerror or error}. Nothing was lost; try again")
     shown = answer.as_json()
     text = orjson.dumps(shown).decode("utf-8")
-    return CallToolResult(content=[TextContent(text=text)], structured_content=shown)
+    return {"content": [{"type": "text", "text": text}], "isError": False, "structuredContent": shown}
 
 
-def _failed(text: str) -> CallToolResult:
-    return CallToolResult(content=[TextContent(text=text)], is_error=True)
+def _failed(text: str) -> dict[str, Any]:
+    return {"content": [{"type": "text", "text": text}], "isError": True}
