@@ -18,8 +18,10 @@ from mcp_types import INVALID_PARAMS, SERVER_INFO_META_KEY, PromptReference, Res
 from mcp_types.methods import serialize_server_result
 from mcp_types.version import KNOWN_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
 
+from mq_server.errors import MailError
 from mq_server.mailroom import Mailroom
 from mq_server.server import MailroomServer, serving
+from mq_server.server.calls import Caller
 from mq_server.server.http import fast_loop, security
 from mq_server.server.tools import TOOLS
 from tests.serving import ERAS, TRANSPORTS, address, call, connected, note, run
@@ -159,6 +161,35 @@ def test_a_cancelled_wait_stops_waiting(tmp_path: Path, transport: str, era: str
             await _until(lambda: _waits(client, "narrator"), 0)
 
     run(scenario())
+
+
+@on_both_loops
+def test_whoever_is_answered_at_once_is_not_asked_whether_they_are_still_there(loop: Any) -> None:
+    async def scenario() -> None:
+        asked = 0
+
+        async def receive() -> dict[str, Any]:
+            nonlocal asked
+            asked += 1
+            return {"type": "http.disconnect" if asked > 1 else "http.request"}
+
+        async def answer() -> Any:
+            await asyncio.sleep(0)
+            return "answer"
+
+        caller = Caller(None, receive)
+        assert await caller.stays_for(answer()) == "answer" and not asked
+        with pytest.raises(MailError, match="left"):
+            await caller.stays_for(asyncio.Event().wait())  # type: ignore[arg-type]
+        assert asked == 2
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        cancelled = asyncio.ensure_future(caller.stays_for(asyncio.Event().wait()))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+
+    run(scenario(), loop)
 
 
 @on_both_loops

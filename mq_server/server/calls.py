@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 ANSWER_BYTES = 36_000
 """What the messages of an answer may take: with the rest it stays under 40,000 bytes, where models' clients cut."""
 
+_MOMENT_S = 0.05
+
 
 class _Answer(Protocol):
     def as_json(self) -> dict[str, Any]: ...
@@ -48,22 +50,31 @@ class Caller:
         """
         if self._receive is None:
             return await work
-        task = asyncio.ensure_future(work)
-        leaving = asyncio.ensure_future(_departure(self._receive))
+        receive, loop = self._receive, asyncio.get_running_loop()
+        watches: list[asyncio.Task[None]] = []
         try:
-            await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                raise MailError("The client has left")
-            return await task
-        finally:
-            task.cancel()
-            leaving.cancel()
+            async with asyncio.timeout(None) as stay:
+                # Mostly the result is there before anybody would have looked whether the caller is.
+                watching = loop.call_later(
+                    _MOMENT_S, lambda: watches.append(loop.create_task(_end_at_departure(stay, receive)))
+                )
+                try:
+                    return await work
+                finally:
+                    watching.cancel()
+                    for watch in watches:
+                        watch.cancel()
+        except TimeoutError:
+            if not stay.expired():
+                raise
+            raise MailError("The client has left") from None
 
 
-async def _departure(receive: Receive) -> None:
-    """Return when the client of a request, which has been read to its end, has left."""
+async def _end_at_departure(stay: asyncio.Timeout, receive: Receive) -> None:
+    """End a stay when the client of a request, which has been read to its end, has left."""
     while (await receive())["type"] != "http.disconnect":
         pass
+    stay.reschedule(asyncio.get_running_loop().time())
 
 
 async def _list_channels(
