@@ -49,11 +49,12 @@ ABSENT = View(settled=True)
 
 
 class Own(NamedTuple):
-    """What this process appended last: how it left the file, where that starts, the bytes."""
+    """What this process appended last: how it left the file, where that starts, the bytes; `plain` as with `append`."""
 
     fingerprint: Fingerprint
     start: int
     data: bytes
+    plain: bool
 
 
 class Look(Enum):
@@ -130,7 +131,7 @@ class LogFile:
         self.lock = FileLock(lock_path, self._begin)
         self._stamp = StampFile(stamp_path)
         self._begin_writing = begin
-        self._own: Own | None = None
+        self.own: Own | None = None
 
     @property
     def was_written(self) -> bool:
@@ -166,6 +167,17 @@ class LogFile:
         if current is None:
             return Change(self, ABSENT, True, 0, 1)
         return self._stamped(view, current) or Look.UNCLEAR
+
+    def own_since(self, view: View) -> Change | None:
+        """What happened since `view`, if that is no more than what this process appended last.
+
+        No look is needed for that: the append looked, once its lines stood.
+        """
+        own, before = self.own, view.fingerprint
+        if own is None or before is None or before.size != own.start:
+            return None
+        change = self._stamped(view, own.fingerprint)
+        return None if change is None or change.replaced else change
 
     def examine(self, view: View) -> Change:
         """What happened to the file since `view`, when a glance did not tell. It may wait a moment, and read the file.
@@ -226,7 +238,7 @@ class LogFile:
         Raises:
             FileNotFoundError: The file was replaced or removed since; look for changes again.
         """
-        seen, own = change.view.fingerprint, self._own
+        seen, own = change.view.fingerprint, self.own
         if own is not None and own.start == change.start and own.fingerprint == seen:
             # Just what this process wrote last, in the file as it left it: known without being read.
             yield Block(own.start, change.first_line, own.data)
