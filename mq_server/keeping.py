@@ -228,21 +228,23 @@ class Mailbox(Tracked[ChannelIndex]):
 
     def has_own(self) -> bool:
         """Whether the file is known as it was when this process had last written to it."""
-        return self.source.own is not None and self.source.own.fingerprint == self.view.fingerprint
+        own = self.source.own
+        return own is not None and own.fingerprint == self.view.fingerprint
 
     def take_own(self) -> bool:
-        """Take in what this process has just written, if nothing else has happened since the last look; whether it was.
+        """Take in the posts that this process has just written; whether that was done.
 
-        While the file is being looked at, this must not be called.
+        It is not if anything else has happened to the file since the last look, or if they are not plain. Not to be
+        called while the file is looked at.
         """
-        own, known = self.source.own, self.view
-        change = self.source.own_since(known)
-        if own is None or change is None:
+        own = self.source.own  # which a thread may exchange
+        view = self.source.with_own(self.view, own) if own is not None and own.plain else None
+        if own is None or view is None:
             return False
-        self._collected.append(Block(own.start, change.first_line, own.data))
-        self.collected_lines += change.view.line_feeds - known.line_feeds
-        self.view = change.view
-        if not own.plain or own.start + len(own.data) - self._collected[0].offset > _COLLECTED_BYTES:
+        self._collected.append(Block(own.start, self.view.line_feeds + 1, own.data))
+        self.collected_lines += view.line_feeds - self.view.line_feeds
+        self.view = view
+        if own.start + len(own.data) - self._collected[0].offset > _COLLECTED_BYTES:
             self.catch_up()
         return True
 

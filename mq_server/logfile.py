@@ -10,7 +10,6 @@ import os
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 from typing import NamedTuple
@@ -29,8 +28,7 @@ _GAP_BYTES = 4096  # to read over less than that takes less time than to read tw
 _READER_LOCK_S = 0.05  # answers wait for it; without the lock a reader re-reads more than it must
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """How much of the file a reader knows; by default nothing, not even whether there is one.
 
     `settled` is false while the file was changed by somebody else so recently that a further change might not show in
@@ -65,8 +63,7 @@ class Look(Enum):
     """Somebody else touched it, or one of our writers is between its write and its stamp."""
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """What a reader must take in to know the file: new lines at the end, or everything anew (`replaced`)."""
 
     log: LogFile
@@ -168,16 +165,15 @@ class LogFile:
             return Change(self, ABSENT, True, 0, 1)
         return self._stamped(view, current) or Look.UNCLEAR
 
-    def own_since(self, view: View) -> Change | None:
-        """What happened since `view`, if that is no more than what this process appended last.
+    def with_own(self, view: View, own: Own) -> View | None:
+        """How the file is known with what this process appended last, if nothing else has happened since `view`.
 
         No look is needed for that: the append looked, once its lines stood.
         """
-        own, before = self.own, view.fingerprint
-        if own is None or before is None or before.size != own.start:
+        if view.fingerprint is None or view.fingerprint.size != own.start:
             return None
         change = self._stamped(view, own.fingerprint)
-        return None if change is None or change.replaced else change
+        return None if change is None or change.replaced else change.view
 
     def examine(self, view: View) -> Change:
         """What happened to the file since `view`, when a glance did not tell. It may wait a moment, and read the file.

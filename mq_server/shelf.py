@@ -75,6 +75,8 @@ class Shelf:
         self._rung_for: set[str] = set()
         self._answering: asyncio.Task[None] | None = None
         self._refreshing = asyncio.Lock()
+        self._taking_in = ""
+        """The channel that whoever holds this lock is at."""
         self._in_step: dict[str, View] = {}
         """By channel, how its mailbox was known when the receipts were looked at after a post."""
         self._rereads = False
@@ -105,7 +107,11 @@ class Shelf:
             async with self._refreshing:
                 months = self._store.months()
                 for name in changed:
-                    await self._refresh_channel(name, months)
+                    self._taking_in = name
+                    try:
+                        await self._refresh_channel(name, months)
+                    finally:
+                        self._taking_in = ""
 
     def _changed(self, channels: Iterable[str] | None) -> list[str]:
         """Those of the channels of which something has to be taken in; mostly none, which is seen without waiting."""
@@ -152,12 +158,12 @@ class Shelf:
         if mailbox.has_own():
             if self._in_step.get(name) is mailbox.view:
                 return True
-        elif self._refreshing.locked() or not mailbox.take_own():
+        elif name == self._taking_in or not mailbox.take_own():
             return False
         else:
             self.version += 1
             self.feed.publish({name})
-        if self._refreshing.locked() or not self._receipts[name].is_current():
+        if name == self._taking_in or not self._receipts[name].is_current():
             return False
         self._in_step[name] = mailbox.view
         return True

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from mq_server import keeping
 from mq_server.columns import ChannelIndex
 from mq_server.errors import NotSettled
+from mq_server.keeping import Mailbox
 from mq_server.logfile import LogFile
 from mq_server.mailroom import Mailroom
 from mq_server.names import parse_time
@@ -101,6 +102,28 @@ def test_after_posts_written_together_the_files_are_looked_at_once(
         leases = counted(monkeypatch, type(room._store.leases("narrator")), "refresh", lambda _: None)
         await post_together(room, 8)
         assert (looks, glances, len(leases)) == (["receipts"], [], 1)
+
+    ask(tmp_path, go)
+
+
+def test_a_post_does_not_wait_until_another_mailbox_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def go(room: Mailroom) -> None:
+        await have_read(room)
+        begun, go_on = asyncio.Event(), asyncio.Event()
+        keep_up = Mailbox.keep_up
+
+        async def slow(mailbox: Mailbox, months: list[str]) -> bool:
+            if mailbox.source.path.stem == "dialogist":
+                begun.set()
+                await go_on.wait()
+            return await keep_up(mailbox, months)
+
+        monkeypatch.setattr(Mailbox, "keep_up", slow)
+        reading = asyncio.ensure_future(room.read("dialogist", since=LONG_AGO))
+        await begun.wait()
+        assert unread(await post(room)) == 3
+        go_on.set()
+        await reading
 
     ask(tmp_path, go)
 
