@@ -224,7 +224,8 @@ class ChannelIndex:
         try:
             highs, lows = parse_ids([*parents.values()])
         except ValueError:
-            parents = {row: parent for row, parent in parents.items() if self._linked(row, "reply_to", parent) is not None}
+            wrong = {row for row, parent in parents.items() if self._linked(row, "reply_to", parent) is None}
+            parents = {row: parent for row, parent in parents.items() if row not in wrong}
             highs, lows = parse_ids([*parents.values()])
         self.replies.extend(highs, lows, [*parents])
         for place in batch.rare:
