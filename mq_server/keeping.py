@@ -16,8 +16,10 @@ The index of a long mailbox
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
@@ -329,4 +331,22 @@ async def _take_anew(reading: Reading, change: Change) -> None:
 
 def _take(reading: Reading, change: Change) -> None:
     for block in change.blocks():
-        reading.extend(block.lines())
+        with _uncollected():
+            reading.extend(block.lines())
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the garbage collector, for some milliseconds.
+
+    The thousands of objects that a block of lines is decoded to are in no cycles and gone soon. Looking through them
+    again and again takes as long as decoding them; and as they seem to pile up, so does every other object of the process,
+    in which time no thread runs.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
