@@ -42,6 +42,8 @@ class Batch:
     replies_to: list[str | None]
     rare: list[int]
     """Which of them have keys that most have not, by their places."""
+    nested: list[int]
+    """Which of them have a payload that holds lists or objects."""
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -67,7 +69,7 @@ def taken_in(lines: Sequence[Line]) -> tuple[Batch, list[tuple[int, str]]]:
     if not wrong:
         try:
             batch = _checked(lines, decoded)
-            suspects = {*batch.rare, *_nested(decoded)}
+            suspects = {*batch.rare, *batch.nested}
         except (KeyError, TypeError, ValueError):
             pass  # which of them it was is seen below
     for place in suspects:
@@ -100,13 +102,9 @@ def _checked(lines: Sequence[Line], decoded: Sequence[dict[str, Any]]) -> Batch:
     rare = []
     if sum(map(len, decoded)) != usual:
         rare = [place for place, is_usual in enumerate(map(_USUAL.issuperset, decoded)) if not is_usual]
+    nested = []
+    if not FLAT.issuperset(map(type, chain.from_iterable(map(dict.values, payloads)))):
+        nested = [place for place, each in enumerate(payloads) if not FLAT.issuperset(map(type, each.values()))]
     highs, lows = parse_ids(ids)
-    return Batch(lines, decoded, highs, lows, parse_times(timestamps), senders, types, scenes, replies_to, rare)
-
-
-def _nested(decoded: Sequence[dict[str, Any]]) -> list[int]:
-    """Which of them have a payload that holds lists or objects, by their places."""
-    payloads = [fields["payload"] for fields in decoded]
-    if FLAT.issuperset(map(type, chain.from_iterable(map(dict.values, payloads)))):
-        return []
-    return [place for place, payload in enumerate(payloads) if not FLAT.issuperset(map(type, payload.values()))]
+    times_us = parse_times(timestamps)
+    return Batch(lines, decoded, highs, lows, times_us, senders, types, scenes, replies_to, rare, nested)
