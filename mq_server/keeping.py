@@ -339,9 +339,9 @@ def _take(reading: Reading, change: Change) -> None:
 def _uncollected() -> Iterator[None]:
     """Without the garbage collector, for some milliseconds.
 
-    The thousands of objects that a block of lines is decoded to are in no cycles and gone soon. Looking through them
-    again and again takes as long as decoding them; and as they seem to pile up, so does every other object of the process,
-    in which time no thread runs.
+    The thousands of objects that a block of lines is decoded to are in no cycles, and gone soon. To look through them
+    would take a tenth of the time; and since they seem to pile up, all others of the process would be looked through
+    as well, in which time no thread runs.
     """
     was_enabled = gc.isenabled()
     gc.disable()
