@@ -12,6 +12,7 @@ LOW = (1 << 64) - 1
 _NONE = 0xFFFF_FFFF
 _FIRST_BUCKETS = 8
 _REHASHED_ENTRIES = 1 << 16  # that takes some milliseconds
+_SLICE = 1 << 14  # gone through in a fraction of a millisecond, in which no other thread runs
 _GROWTH = 4  # so that on the way up an entry is rehashed once in three times, not once
 T = TypeVar("T")
 
@@ -195,7 +196,8 @@ class RowOf(Chains, Mapping[int, int]):
 
     def was_filled(self) -> None:
         super().was_filled()
-        self._greatest = max(self.highs, default=-1)
+        slices = (self.highs[start : start + _SLICE] for start in range(0, len(self), _SLICE))
+        self._greatest = max(map(max, slices), default=-1)
 
     def __getitem__(self, number: int) -> int:
         row = self.newest(number >> 64, number & LOW)

@@ -20,7 +20,6 @@ import gc
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from mq_server.appendlog import ABSENT, AppendLog, Change, Look, View
@@ -173,7 +172,7 @@ class Mailbox(Tracked[ChannelIndex]):
         self._may_restore = True
         self._is_news = False  # what was restored, until somebody has been told: who asks may be cancelled before
         self._kept_rows = 0
-        self._keeping: asyncio.Future[None] | None = None
+        self._keeping: asyncio.Task[None] | None = None
         source = store.mailbox(channel)
         super().__init__(source, lambda: ChannelIndex(channel, f"{channel}{SUFFIX}", names, source.read_span))
 
@@ -257,8 +256,9 @@ class Mailbox(Tracked[ChannelIndex]):
         settled = all(view.settled for view in (self.view, *self._archive.values())) and not self._retry_at
         if settled and (self._keeping is None or self._keeping.done()):
             snapshot = Snapshot.of(self.reading, self.view, self._archive)
-            save = partial(self._file.save, snapshot, self._names, anew=not self._kept_rows)
-            self._keeping = asyncio.get_running_loop().run_in_executor(None, save)
+            save = asyncio.to_thread(self._file.save, snapshot, self._names, anew=not self._kept_rows)
+            # As a task it begins after the answer for which the file was read, and does not fight over the interpreter.
+            self._keeping = asyncio.create_task(save)
             self._kept_rows = rows
 
     async def kept(self) -> None:
