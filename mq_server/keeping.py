@@ -20,9 +20,10 @@ The index of a long mailbox
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
 
 from mq_server.blocks import IN_USE_S, Block
@@ -176,7 +177,7 @@ class Mailbox(Tracked[ChannelIndex]):
         self._may_restore = True
         self._is_news = False  # what was restored, until somebody has been told: who asks may be cancelled before
         self._kept_rows = 0
-        self._keeping: asyncio.Future[None] | None = None
+        self._keeping: asyncio.Task[None] | None = None
         self._collected: list[Block] = []
         self.collected_lines = 0
         """So many of the lines that the view knows are not in the reading yet: plain posts of this process."""
@@ -294,8 +295,9 @@ class Mailbox(Tracked[ChannelIndex]):
         settled = all(view.settled for view in (self.view, *self._archive.values())) and not self._retry_at
         if settled and (self._keeping is None or self._keeping.done()):
             snapshot = Snapshot.of(self.reading, self.view, self._archive)
-            save = partial(self._file.save, snapshot, self._names, anew=not self._kept_rows)
-            self._keeping = asyncio.get_running_loop().run_in_executor(None, save)
+            save = asyncio.to_thread(self._file.save, snapshot, self._names, anew=not self._kept_rows)
+            # As a task it begins after the answer for which the file was read, and does not fight over the interpreter.
+            self._keeping = asyncio.create_task(save)
             self._kept_rows = rows
 
     async def kept(self) -> None:
@@ -368,4 +370,22 @@ async def _take_anew(reading: Reading, change: Change) -> None:
 
 def _take(reading: Reading, change: Change) -> None:
     for block in change.blocks():
-        reading.extend(block.lines())
+        with _uncollected():
+            reading.extend(block.lines())
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the garbage collector, for some milliseconds.
+
+    The thousands of objects that a block of lines is decoded to are in no cycles, and gone soon. To look through them
+    would take a tenth of the time; and since they seem to pile up, all others of the process would be looked through
+    as well, in which time no thread runs.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
