@@ -64,6 +64,7 @@ class Tracked(Generic[R]):
 
     def __init__(self, source: AppendLog, new: Callable[[], R]) -> None:
         self.source = source
+        self.path = str(source.path)
         self.view = View()
         self.reading = new()
         self.fault = ""
@@ -71,6 +72,17 @@ class Tracked(Generic[R]):
         self.was_replaced = False
         """Whether it was read anew since somebody last set this back."""
         self._new = new
+
+    @property
+    def view(self) -> View:
+        """How much of the file is known."""
+        return self._view
+
+    @view.setter
+    def view(self, view: View) -> None:
+        self._view = view
+        self.seen = view.fingerprint if view.settled else None
+        """How the file looks while there is nothing to take in; None if more than that has to be asked."""
 
     @property
     def exists(self) -> bool:

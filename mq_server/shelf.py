@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any, NamedTuple, TypeVar
 
 from mq_server.appendlog import ABSENT, AppendLog
@@ -28,6 +28,7 @@ from mq_server.keeping import Mailbox, Tracked
 from mq_server.message import Message
 from mq_server.names import format_time, id_number
 from mq_server.recent import Known, Line, Recent, Shown
+from mq_server.stamp import fingerprints
 from mq_server.store import RECEIPTS, SUFFIX, Listed, Store, channel_of
 from mq_server.watch import Feed, Subscription, Watcher
 from mq_server.writer import MAX_AHEAD_US
@@ -61,6 +62,10 @@ class Shelf:
         self._receipts: dict[str, Tracked[ReceiptIndex]] = {}
         self._unread: dict[tuple[str, str], Unread] = {}
         self._listed: Listed | None = None
+        self._names: set[str] = set()
+        """The channels that there are, or have been."""
+        self._kept_up: dict[str, tuple[Tracked[Any], ...]] = {}
+        """The channels that have kept up for as long as these files look as they did, and no name comes or goes."""
         self.version = 0
         """Another one whenever something was taken in."""
         self._all_standing: _Standing | None = None
@@ -107,25 +112,48 @@ class Shelf:
 
     def _changed(self, channels: Iterable[str] | None) -> list[str]:
         """Those of the channels of which something has to be taken in; mostly none, which is seen without waiting."""
-        unlisted: frozenset[str] = frozenset()
-        if channels is None:
-            listed = self._store.listed()
-            if listed is not self._listed:
-                self._listed = listed
-                self.version += 1
-            channels = {*listed.channels, *self._mailboxes}
-            unlisted = frozenset(channels - listed.receipts)
-            months = listed.months
-        else:
+        if channels is not None:
             months = self._store.months()
-        return [name for name in channels if not self._has_kept_up(name, months, unlisted)]
+            return [name for name in channels if not self._has_kept_up(name, months)]
+        listed = self._store.listed()
+        if listed is not self._listed:
+            self._listed = listed
+            self._names = {*listed.channels, *self._mailboxes}
+            self._kept_up.clear()
+            self.version += 1
+        self._forget_changed()
+        behind: list[str] = []
+        if len(self._kept_up) == len(self._names):
+            return behind
+        for name in self._names - self._kept_up.keys():
+            has_receipts = name in listed.receipts
+            if not self._has_kept_up(name, listed.months, has_receipts=has_receipts):
+                behind.append(name)
+            elif not listed.months:
+                files = (self._mailboxes[name], self._receipts[name])
+                self._kept_up[name] = files if has_receipts else files[:1]
+        return behind
 
-    def _has_kept_up(self, name: str, months: Sequence[str], unlisted: frozenset[str]) -> bool:
+    def _forget_changed(self) -> None:
+        """Of the channels that had kept up, forget those that have changed since: mostly none, however many there are."""
+        files = [*chain.from_iterable(self._kept_up.values())]
+        try:
+            found = fingerprints([file.path for file in files])
+        except OSError:
+            self._kept_up.clear()
+            return
+        seen = [file.seen for file in files]
+        if found != seen:
+            changed = {file for file, now, before in zip(files, found, seen, strict=True) if now != before}
+            for name in [name for name, own in self._kept_up.items() if not changed.isdisjoint(own)]:
+                del self._kept_up[name]
+
+    def _has_kept_up(self, name: str, months: Sequence[str], *, has_receipts: bool = True) -> bool:
         mailbox = self._mailboxes.get(name)
         if mailbox is None or not mailbox.has_kept_up(months):
             return False
         receipts = self._receipts[name]
-        return (name in unlisted and receipts.view is ABSENT) or receipts.is_current()
+        return (not has_receipts and receipts.view is ABSENT) or receipts.is_current()
 
     async def posted(self, channels: Iterable[str]) -> None:
         """Take in a post of this process where the channel has been read before, and wake who waits for the others."""
@@ -225,6 +253,8 @@ class Shelf:
         return index is not None and id_number(line_id) in index.rows
 
     async def _refresh_channel(self, name: str, months: Iterable[str]) -> None:
+        self._names.add(name)
+        self._kept_up.pop(name, None)  # until it is seen again that it has: who is cancelled here leaves it half done
         mailbox = self._mailboxes.get(name)
         if mailbox is None:
             receipts = self._store.receipts(name)
