@@ -27,7 +27,7 @@ from mq_server.index import Index
 from mq_server.keeping import Mailbox, Tracked
 from mq_server.message import Message
 from mq_server.names import format_time, id_number
-from mq_server.recent import Known, Line, Recent, Shown
+from mq_server.recent import Known, Line, Recent, messages_of
 from mq_server.stamp import fingerprints
 from mq_server.store import RECEIPTS, SUFFIX, Listed, Store, channel_of
 from mq_server.watch import Feed, Subscription, Watcher
@@ -311,57 +311,70 @@ class Shelf:
             lengths = (self.index.channels[channel].lengths[row] for channel, row in places)
             within = bisect_right(list(accumulate(lengths)), limit_bytes)
             places = places[: max(1, within)]
+        by_channel: dict[str, list[int]] = {}
+        for number, (channel, _) in enumerate(places):
+            by_channel.setdefault(channel, []).append(number)
+        messages: dict[int, Message] = {}
+        unread: list[int] = []
+        lines: list[bytes] = []
         known: dict[str, Known] = {}
-        found: list[Shown | None] = []
-        missing: dict[str, list[int]] = {}
-        for channel, row in places:
-            if channel not in known:
-                known[channel] = self._recent.of(self.index.channels[channel])
-            lately = known[channel].shown.get(row)
-            found.append(lately)
-            if lately is None:
-                missing.setdefault(channel, []).append(row)
-        fresh = {}
-        for channel, rows in missing.items():
-            for row, line in self._lines(channel, rows, known[channel].lines):
-                message = fresh[channel, row] = line.message()
-                self._recent.keep(known[channel], row, message)
-        return [
-            fresh[place] if lately is None else lately.message() for place, lately in zip(places, found, strict=True)
-        ]
+        for channel, numbers in by_channel.items():
+            known[channel] = recent = self._recent.of(self.index.channels[channel])
+            rows = []
+            for number in numbers:
+                row = places[number].row
+                shown = recent.shown.get(row)
+                if shown is None:
+                    unread.append(number)
+                    rows.append(row)
+                else:
+                    messages[number] = shown.message()
+            if rows:
+                lines += self._lines(channel, rows, recent.lines)
+        if unread:
+            at = [places[number] for number in unread]
+            stands = [(self.index.channels[channel], row) for channel, row in at]
+            read = messages_of(lines, stands)
+            messages.update(zip(unread, read, strict=True))
+            for (channel, row), line, message in zip(at, lines, read, strict=True):
+                self._recent.keep(known[channel], row, line, message)
+        return [messages[number] for number in range(len(places))]
 
     def lines(self, places: Sequence[Place]) -> list[Line]:
         """The lines at these places, read from the files but not decoded."""
         by_channel: dict[str, list[int]] = {}
         for channel, row in places:
             by_channel.setdefault(channel, []).append(row)
-        found = {(name, row): line for name, rows in by_channel.items() for row, line in self._lines(name, rows, {})}
+        found = {}
+        for channel, rows in by_channel.items():
+            index = self.index.channels[channel]
+            for row, data in zip(rows, self._lines(channel, rows, {}), strict=True):
+                path, number, amended = index.path(row), index.lines[row], row in index.replaces
+                found[channel, row] = Line(data, channel, path, number, index.identity(row), amended)
         return [found[place] for place in places]
 
-    def _lines(self, channel: str, rows: list[int], known: Mapping[int, bytes]) -> Iterator[tuple[int, Line]]:
-        """Lines of a channel by row, in any order.
+    def _lines(self, channel: str, rows: list[int], known: Mapping[int, bytes]) -> list[bytes]:
+        """Lines of a channel.
 
         Args:
             channel: The channel.
-            rows: Which.
+            rows: Which, in any order.
             known: By row, what need not be read from a file.
         """
         index = self.index.channels[channel]
-        by_path = {f"{channel}{SUFFIX}": sorted(rows)}
+        missing = sorted(row for row in rows if row not in known)
+        by_path = {"": missing}
         if index.archived:
             by_path = {}
-            for row in sorted(rows):
+            for row in missing:
                 by_path.setdefault(index.path(row), []).append(row)
-        data = {row: known[row] for row in rows if row in known}
-        for path, run in by_path.items():
-            stored = [row for row in run if row not in data]
-            if stored:
-                spans = [(index.offsets[row], index.lengths[row]) for row in stored]
-                log = self._store.at(path) if index.archived else self._mailboxes[channel].source
-                data.update(zip(stored, log.read_spans(spans), strict=True))
-            for row in run:
-                line = Line(data[row], channel, path, index.lines[row], index.identity(row), row in index.replaces)
-                yield row, line
+        data: dict[int, bytes] = {}
+        for path, some in by_path.items():
+            if some:
+                spans = [(index.offsets[row], index.lengths[row]) for row in some]
+                log = self._store.at(path) if path else self._mailboxes[channel].source
+                data.update(zip(some, log.read_spans(spans), strict=True))
+        return [data[row] if row in data else known[row] for row in rows]
 
     def problems(self, channels: Iterable[str] | None = None) -> tuple[Problem, ...]:
         """What is wrong in the files of these channels, or in all, in order of path and line."""
