@@ -5,12 +5,14 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import lt
 from typing import NamedTuple, Self, TypeVar, overload
 
 LOW = (1 << 64) - 1
 _NONE = 0xFFFF_FFFF
 _FIRST_BUCKETS = 8
 _REHASHED_ENTRIES = 1 << 16  # that takes some milliseconds
+_GROWTH = 4  # so that on the way up an entry is rehashed once in three times, not once
 T = TypeVar("T")
 
 
@@ -48,18 +50,16 @@ class Chains:
     def __len__(self) -> int:
         return len(self.lows)
 
-    def extend(self, numbers: Sequence[tuple[int, int]]) -> None:
+    def extend(self, highs: Sequence[int], lows: Sequence[int]) -> None:
         """Add entries.
 
         Args:
-            numbers: Each as its first and its last 64 bits.
+            highs: The first 64 bits of each number.
+            lows: The last 64 bits of each.
         """
-        if not numbers:
-            return
-        highs, lows = zip(*numbers, strict=True)
         first = len(self)
-        self.highs.extend(highs)
-        self.lows.extend(lows)
+        self.highs.fromlist([*highs])
+        self.lows.fromlist([*lows])
         while len(self) > len(self._heads):
             self._grow(first)
         self._chain(lows, first)
@@ -71,11 +71,12 @@ class Chains:
             heads[bucket] = entry
 
     def _grow(self, count: int) -> None:
-        """Double the heads; so many entries are in chains by now."""
-        self._mask = 2 * len(self._heads) - 1
+        """Have more heads; so many entries are in chains by now."""
         if count > _REHASHED_ENTRIES:
+            self._mask = 2 * len(self._heads) - 1
             self._heads.extend(self._heads)
         else:
+            self._mask = _GROWTH * len(self._heads) - 1
             self._heads = array("I", [_NONE]) * (self._mask + 1)
             self._before = array("I")
             self._chain(self.lows[:count], 0)
@@ -127,10 +128,6 @@ class Chains:
                 entry = self._before[entry]
         return sorted(found)
 
-    def last(self) -> list[tuple[int, int]]:
-        """The number of the last entry, if there is one."""
-        return [*zip(self.highs[-1:], self.lows[-1:], strict=True)]
-
     def number(self, entry: int) -> int:
         """The number of an entry."""
         return self.highs[entry] << 64 | self.lows[entry]
@@ -173,11 +170,19 @@ class RowOf(Chains, Mapping[int, int]):
         super().__init__()
         self._greatest = -1
 
-    def unknown(self, numbers: Sequence[tuple[int, int]]) -> list[int]:
-        """Which of these have no row, by their places; of several of one number the first."""
+    def unknown(self, highs: Sequence[int], lows: Sequence[int]) -> Sequence[int]:
+        """Which of these have no row, by their places; of several of one number the first.
+
+        Args:
+            highs: The first 64 bits of each number.
+            lows: The last 64 bits of each.
+        """
+        if highs and highs[0] > self._greatest and all(map(lt, highs, highs[1:])):
+            self._greatest = highs[-1]
+            return range(len(highs))
         greatest, places = self._greatest, []
         seen: set[tuple[int, int]] = set()
-        for place, number in enumerate(numbers):
+        for place, number in enumerate(zip(highs, lows, strict=True)):
             high = number[0]
             if high > greatest:  # the ids of a file grow, but for what a merge or the same millisecond brings
                 greatest = high
@@ -238,22 +243,23 @@ class RowsOf(Mapping[int, list[int]]):
         """Say that its parts were filled with a copy."""
         self._chains.was_filled()
 
-    def extend(self, numbers: Sequence[tuple[int, int]], rows: Iterable[int]) -> None:
-        """Say that rows have these numbers, each given as its first and its last 64 bits.
+    def extend(self, highs: Sequence[int], lows: Sequence[int], rows: list[int]) -> None:
+        """Say that rows have these numbers.
 
         Args:
-            numbers: One for each row.
-            rows: In order, and beyond all that came before.
+            highs: The first 64 bits of each number.
+            lows: The last 64 bits of each.
+            rows: One for each number, in order, and beyond all that came before.
         """
-        self._rows.extend(rows)
-        self._chains.extend(numbers)
+        self._rows.fromlist(rows)
+        self._chains.extend(highs, lows)
 
     def add(self, number: int, row: int) -> None:
         """Say that a row has a number; it may be an earlier row that had none, or another one."""
         if self._rows and row <= self._rows[-1]:
             entry = len(self._rows)
             self._late[entry], self._late_entries[row], row = row, entry, self._rows[-1]
-        self.extend([(number >> 64, number & LOW)], [row])
+        self.extend([number >> 64], [number & LOW], [row])
 
     def discard(self, row: int) -> None:
         """Say that a row has no number any more."""
