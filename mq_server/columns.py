@@ -28,7 +28,7 @@ from mq_server.intake import Batch, Line, taken_in
 from mq_server.names import ID_LENGTH, id_number, id_text, is_id, parse_ids, parse_time
 from mq_server.orders import Sums, are_in_order, sorted_rows
 
-_ID_BITS_PER_CHARACTER = 5
+ID_BITS_PER_CHARACTER = 5
 _BATCH_LINES = 256
 _SORT_ROWS, _SORT_PART = 64, 2048  # more late rows, and more than one of so many, are sorted in with all others
 
@@ -376,7 +376,7 @@ class ChannelIndex:
             if row is not None:
                 yield row
             return
-        yield from self.rows.ending(id_number(suffix), _ID_BITS_PER_CHARACTER * len(suffix))
+        yield from self.rows.ending(id_number(suffix), ID_BITS_PER_CHARACTER * len(suffix))
 
     def rows_before(self, key: tuple[int, int]) -> int:
         """How many rows come before `key` in (timestamp, id) order."""

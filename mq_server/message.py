@@ -202,9 +202,7 @@ def _rest_of(fields: dict[str, Any]) -> tuple[Any, ...]:
         get("dedup_key"),
         get("replaces"),
         drafts if drafts is None else tuple(drafts),
-        _NO_EXTRA
-        if _KNOWN_KEYS.issuperset(fields)
-        else {key: fields[key] for key in fields if key not in _KNOWN_KEYS},
+        _NO_EXTRA if _KNOWN_KEYS.issuperset(fields) else {key: fields[key] for key in fields if key not in _KNOWN_KEYS},
     )
 
 

@@ -65,11 +65,17 @@ def messages_of(lines: Sequence[bytes], places: Sequence[tuple[ChannelIndex, int
         Stale: A file no longer holds what its index says; refresh and ask again.
     """
     batch, _ = taken_in([(place, 0, line) for place, line in enumerate(lines)])
-    if batch.ids != [(index.ids_high[row], index.ids_low[row]) for index, row in places]:
-        found = {line[0]: number for line, number in zip(batch.lines, batch.ids, strict=True)}
-        for place, (index, row) in enumerate(places):
-            if found.get(place) != (index.ids_high[row], index.ids_low[row]):
-                raise Stale(index.channel)
+    highs = [index.ids_high[row] for index, row in places]
+    lows = [index.ids_low[row] for index, row in places]
+    if [*batch.highs] != highs or [*batch.lows] != lows:
+        read = {line[0]: number for line, *number in zip(batch.lines, batch.highs, batch.lows, strict=True)}
+        raise Stale(
+            next(
+                index.channel
+                for place, (index, _) in enumerate(places)
+                if read.get(place) != [highs[place], lows[place]]
+            )
+        )
     return [
         message_of(fields, index.channel, index.lines[row], row in index.replaces)
         for fields, (index, row) in zip(batch.fields, places, strict=True)

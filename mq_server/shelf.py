@@ -135,7 +135,7 @@ class Shelf:
         return behind
 
     def _forget_changed(self) -> None:
-        """Of the channels that had kept up, forget those that have changed since: mostly none, however many there are."""
+        """Of the channels that had kept up, forget those that have changed since: mostly none of hundreds."""
         files = [*chain.from_iterable(self._kept_up.values())]
         try:
             found = fingerprints([file.path for file in files])

@@ -18,7 +18,8 @@ LAYERS = [
     {"message"},
     {"intake", "outcomes"},
     {"answers", "columns", "config", "leaselog", "locks", "moving", "paging", "payloads", "search"},
-    {"appendlog", "bells", "delivery", "journal", "leases", "presence", "recent", "scenes", "timeline", "vetting"},
+    {"appendlog", "bells", "delivery", "homes", "journal", "leases"}
+    | {"presence", "recent", "scenes", "timeline", "vetting"},
     {"index", "indexfile", "writer"},
     {"store"},
     {"watch"},
@@ -48,6 +49,7 @@ WITHOUT_IO = {
     "columns",
     "delivery",
     "errors",
+    "homes",
     "index",
     "intake",
     "moving",
