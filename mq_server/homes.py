@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping
+from operator import attrgetter, itemgetter
 
 from mq_server.chains import Probe
 from mq_server.columns import ChannelIndex
@@ -22,6 +23,7 @@ from mq_server.columns import ChannelIndex
 _LONG_ROWS = 1 << 14  # to take in so many takes some milliseconds
 _MOST_NUMBERS = (1 << 16) - 1
 _FIRST_SLOTS = 1 << 10
+_rewritten = attrgetter("rewritten")
 
 
 class Home:
@@ -42,9 +44,10 @@ class Home:
         self.look()
 
     def look(self) -> None:
-        """Say that it has grown."""
+        """Say that it is not as it was."""
         self.rows: Probe = self.index.rows.probe()
         self.answered: Probe = self.index.replies.numbers.probe()
+        self.newest_us = self.index.newest_us()
 
 
 class Homes:
@@ -54,7 +57,9 @@ class Homes:
         self._indexes: list[ChannelIndex] = []
         self._homes: list[Home] = []
         self._columns: list[array[int]] = []
-        self._lengths: list[int] = []
+        self._states: list[int] = []
+        """How long these are, and how often each mailbox was rewritten."""
+        self._by_newest: list[tuple[int, ChannelIndex]] | None = None
         self._numbers: dict[str, int] = {}
         self._numbered: list[Home | None] = [None]
         self._always: list[Home] = []
@@ -67,14 +72,24 @@ class Homes:
         if indexes != self._indexes:
             self._exchange(channels)
             self._indexes = indexes
-        lengths = [*map(len, self._columns)]  # of hundreds, before every answer: no loop of Python's
-        if lengths != self._lengths:
-            both = enumerate(zip(lengths, self._lengths, strict=True))
-            grown = dict.fromkeys(self._homes[place // 2] for place, (now, before) in both if now != before)
-            self._lengths = lengths
-            for home in grown:
+        # Of hundreds, before every answer: no loop of Python's.
+        states = [*map(len, self._columns), *map(_rewritten, indexes)]
+        if states != self._states:
+            count = len(indexes)
+            both = enumerate(zip(states, self._states, strict=True))
+            changed = dict.fromkeys(self._homes[place % count] for place, (now, before) in both if now != before)
+            self._states = states
+            self._by_newest = None
+            for home in changed:
                 home.look()
-            self._take_in([home for home in grown if home.number])
+            self._take_in([home for home in changed if home.number])
+
+    def by_newest(self) -> list[tuple[int, ChannelIndex]]:
+        """All mailboxes, each with the newest timestamp in it, the latest first."""
+        if self._by_newest is None:
+            newest = [(home.newest_us, home.index) for home in self._homes]
+            self._by_newest = sorted(newest, key=itemgetter(0), reverse=True)
+        return self._by_newest
 
     def of(self, low: int, bits: int = 64) -> list[Home]:
         """The mailboxes that may know an id, or the end of one.
@@ -104,8 +119,8 @@ class Homes:
         for name, index in channels.items():
             home = known.get(name)
             self._homes.append(home if home is not None and home.index is index else self._home(name, index))
-        self._columns = [column for home in self._homes for column in (home.rows.lows, home.answered.lows)]
-        self._lengths = [-1] * len(self._columns)
+        self._columns = [home.rows.lows for home in self._homes] + [home.answered.lows for home in self._homes]
+        self._states = [-1] * (len(self._columns) + len(self._homes))
         self._always = [home for home in self._homes if not home.number]
         self._numbered = [None] * (len(self._numbers) + 1)
         for home in self._homes:

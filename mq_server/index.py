@@ -22,7 +22,7 @@ from mq_server.columns import ID_BITS_PER_CHARACTER, ChannelIndex, Names, Place
 from mq_server.errors import AmbiguousReference, UnknownReference
 from mq_server.homes import Homes
 from mq_server.names import ID_LENGTH, Reference, id_number, id_text
-from mq_server.timeline import Stretch, Wants, windows
+from mq_server.timeline import Wants, windows
 
 
 class Filter(NamedTuple):
@@ -163,14 +163,14 @@ class Index:
     def timeline(self, wanted: Filter, *, newest_first: bool = False) -> Iterator[Place]:
         """The rows of all channels that a filter wants, by (timestamp, id), each message once, superseded ones out."""
         superseded = self.amendments().superseded
-        stretches = [
-            Stretch(channel, wanted.since_us, wanted.until_us)
-            for name, channel in self.channels.items()
-            if wanted.channels is None or wanted.channels(name)
-        ]
+        self._homes.keep_up(self.channels)
+        channels: Sequence[tuple[int, ChannelIndex]] = self._homes.by_newest()
+        if wanted.channels is not None:
+            channels = [(newest_us, channel) for newest_us, channel in channels if wanted.channels(channel.channel)]
         last_high = last_low = -1
         shown: Place | None = None
-        for window in windows(stretches, self.fitting(wanted), newest_first=newest_first):
+        fits, since_us, until_us = self.fitting(wanted), wanted.since_us, wanted.until_us
+        for window in windows(channels, fits, since_us=since_us, until_us=until_us, newest_first=newest_first):
             for _, high, low, name, row in window:
                 if low == last_low and high == last_high:
                     shown = shown and min(shown, Place(name, row))
