@@ -54,7 +54,12 @@ class Homes:
     """All mailboxes of a production, by the ids that they know."""
 
     def __init__(self) -> None:
+        self.version = 0
+        """Another one whenever something has come."""
+        self.has_corrections = False
+        """Whether any message says that it corrects another one."""
         self._indexes: list[ChannelIndex] = []
+        self._change = 0
         self._homes: list[Home] = []
         self._columns: list[array[int]] = []
         self._states: list[int] = []
@@ -66,23 +71,30 @@ class Homes:
         self._tables: list[array[int]] = []
         self._room = 0
 
-    def keep_up(self, channels: Mapping[str, ChannelIndex]) -> None:
-        """Take in what has come since the last time."""
+    def keep_up(self, channels: Mapping[str, ChannelIndex], change: int) -> None:
+        """Take in what has come since the last time.
+
+        Args:
+            channels: The mailboxes.
+            change: Another number if any of them has changed.
+        """
         indexes = [*channels.values()]
         if indexes != self._indexes:
             self._exchange(channels)
             self._indexes = indexes
-        # Of hundreds, before every answer: no loop of Python's.
+        elif change == self._change:
+            return
+        self._change = change
+        self.version += 1
         states = [*map(len, self._columns), *map(_rewritten, indexes)]
-        if states != self._states:
-            count = len(indexes)
-            both = enumerate(zip(states, self._states, strict=True))
-            changed = dict.fromkeys(self._homes[place % count] for place, (now, before) in both if now != before)
-            self._states = states
-            self._by_newest = None
-            for home in changed:
-                home.look()
-            self._take_in([home for home in changed if home.number])
+        count, both = len(indexes), enumerate(zip(states, self._states, strict=True))
+        changed = dict.fromkeys(self._homes[place % count] for place, (now, before) in both if now != before)
+        self._states = states
+        self._by_newest = None
+        for home in changed:
+            home.look()
+        self._take_in([home for home in changed if home.number])
+        self.has_corrections = any(index.replaces for index in indexes)
 
     def by_newest(self) -> list[tuple[int, ChannelIndex]]:
         """All mailboxes, each with the newest timestamp in it, the latest first."""

@@ -51,7 +51,7 @@ class Index:
         self.channels: dict[str, ChannelIndex] = {}
         self._homes = Homes()
         self._amendments = _NO_AMENDMENTS
-        self._amendments_of: list[tuple[ChannelIndex, int, int]] = []
+        self._amendments_of = 0
         self._superseded_in: dict[str, tuple[tuple[ChannelIndex, int, int], set[int]]] = {}
 
     def __len__(self) -> int:
@@ -59,7 +59,7 @@ class Index:
 
     def find(self, identity: int) -> Place | None:
         """The place of a message, the first by channel name if it has copies."""
-        self._homes.keep_up(self.channels)
+        self._homes.keep_up(self.channels, self.names.change)
         return self._find(identity)
 
     def _find(self, identity: int) -> Place | None:
@@ -107,7 +107,7 @@ class Index:
                 return Place(channel, row)
             if not suffix:
                 raise UnknownReference(text, f"{channel} has no readable message on line {line}")
-        self._homes.keep_up(self.channels)
+        self._homes.keep_up(self.channels, self.names.change)
         end, bits = id_number(suffix), ID_BITS_PER_CHARACTER * len(suffix)
         names = [channel] if channel else [home.name for home in self._homes.of(end & LOW, min(bits, 64))]
         matches: dict[int, Place] = {}
@@ -126,17 +126,17 @@ class Index:
 
     def amendments(self) -> Amendments:
         """Which messages correct which, as things stand."""
-        if not any(channel.replaces for channel in self.channels.values()):
+        self._homes.keep_up(self.channels, self.names.change)
+        if not self._homes.has_corrections:
             return _NO_AMENDMENTS
-        state = [(channel, len(channel), channel.rewritten) for channel in self.channels.values()]
-        if state != self._amendments_of:
+        if self._homes.version != self._amendments_of:
             corrections: dict[int, set[int]] = {}
             for channel in self.channels.values():
                 for row, original in channel.replaces.items():
                     if self.find(original) is not None:
                         corrections.setdefault(channel.identity(row), set()).add(original)
             self._amendments = Amendments({new: min(old) for new, old in corrections.items()}, self._key)
-            self._amendments_of = state
+            self._amendments_of = self._homes.version
         return self._amendments
 
     def superseded_in(self, channel: str) -> set[int]:
@@ -163,7 +163,6 @@ class Index:
     def timeline(self, wanted: Filter, *, newest_first: bool = False) -> Iterator[Place]:
         """The rows of all channels that a filter wants, by (timestamp, id), each message once, superseded ones out."""
         superseded = self.amendments().superseded
-        self._homes.keep_up(self.channels)
         channels: Sequence[tuple[int, ChannelIndex]] = self._homes.by_newest()
         if wanted.channels is not None:
             channels = [(newest_us, channel) for newest_us, channel in channels if wanted.channels(channel.channel)]
@@ -202,7 +201,6 @@ class Index:
     def thread(self, place: Place) -> list[ThreadNode]:
         """The whole thread a message belongs to: parents before children, siblings by (timestamp, id)."""
         amendments = self.amendments()
-        self._homes.keep_up(self.channels)
         nodes: list[ThreadNode] = []
         seen: set[int] = set()
         root, there = self._root(amendments.original(self.channels[place.channel].identity(place.row)), amendments)

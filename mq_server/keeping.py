@@ -74,17 +74,6 @@ class Tracked(Generic[R]):
         self._new = new
 
     @property
-    def view(self) -> View:
-        """How much of the file is known."""
-        return self._view
-
-    @view.setter
-    def view(self, view: View) -> None:
-        self._view = view
-        self.seen = view.fingerprint if view.settled else None
-        """How the file looks while there is nothing to take in; None if more than that has to be asked."""
-
-    @property
     def exists(self) -> bool:
         """Whether there was a file when it was last read."""
         return self.view.fingerprint is not None

@@ -58,7 +58,7 @@ def test_every_mailbox_that_knows_an_id_is_asked_whatever_came_before(
             else:
                 boxes[name] = stored(lines)
                 index.channels[name] = indexed(boxes[name], name, index.names)
-            asked.keep_up(index.channels)
+            asked.keep_up(index.channels, index.names.change)
             for text in IDS:
                 identity = id_number(text)
                 found = [home.name for home in asked.of(identity & LOW)]
@@ -73,7 +73,7 @@ def test_few_of_hundreds_of_mailboxes_are_asked() -> None:
     for channel in range(300):
         lines = [line(number, id=known_id(channel * 20 + number)) for number in range(20)]
         index.channels[f"c{channel}"] = indexed(lines, f"c{channel}", index.names)
-    asked.keep_up(index.channels)
+    asked.keep_up(index.channels, index.names.change)
     counts = [len(asked.of(id_number(known_id(number)) & LOW)) for number in range(300 * 20)]
     assert sum(counts) < 3 * len(counts)
     assert len(asked.of(id_number(known_id(9999)) & LOW)) < 30
