@@ -9,7 +9,8 @@ from operator import lt
 from typing import NamedTuple, Self, TypeVar, overload
 
 LOW = (1 << 64) - 1
-_NONE = 0xFFFF_FFFF
+NONE = 0xFFFF_FFFF
+"""What stands for no entry."""
 _FIRST_BUCKETS = 8
 _REHASHED_ENTRIES = 1 << 16  # that takes some milliseconds
 _SLICE = 1 << 14  # gone through in a fraction of a millisecond, in which no other thread runs
@@ -31,6 +32,19 @@ class Parts(NamedTuple):
         return type(self)(*(sum(each, ()) for each in zip(self, *others, strict=True)))
 
 
+class Probe(NamedTuple):
+    """A table as it is asked, for who asks hundreds; good until it grows.
+
+    `heads[low & mask]` is the newest entry that may be meant, `before[entry]` the next; NONE says that there is none.
+    """
+
+    heads: array[int]
+    mask: int
+    lows: array[int]
+    highs: array[int]
+    before: array[int]
+
+
 class Chains:
     """Numbers of 128 bits, each an entry; entries count from 0 as they come, and none ever leaves.
 
@@ -45,7 +59,7 @@ class Chains:
         self.highs = array("Q")
         self.lows = array("Q")
         self._before = array("I")
-        self._heads = array("I", [_NONE]) * _FIRST_BUCKETS
+        self._heads = array("I", [NONE]) * _FIRST_BUCKETS
         self._mask = _FIRST_BUCKETS - 1
 
     def __len__(self) -> int:
@@ -78,7 +92,7 @@ class Chains:
             self._heads.extend(self._heads)
         else:
             self._mask = _GROWTH * len(self._heads) - 1
-            self._heads = array("I", [_NONE]) * (self._mask + 1)
+            self._heads = array("I", [NONE]) * (self._mask + 1)
             self._before = array("I")
             self._chain(self.lows[:count], 0)
 
@@ -90,10 +104,14 @@ class Chains:
         """Say that its parts were filled with a copy."""
         self._mask = len(self._heads) - 1
 
+    def probe(self) -> Probe:
+        """The table as it is asked now."""
+        return Probe(self._heads, self._mask, self.lows, self.highs, self._before)
+
     def newest(self, high: int, low: int) -> int:
         """The newest entry of a number, given as its first and its last 64 bits; -1 if there is none."""
         entry = self._heads[low & self._mask]
-        while entry != _NONE:
+        while entry != NONE:
             if self.lows[entry] == low and self.highs[entry] == high:
                 return entry
             entry = self._before[entry]
@@ -105,7 +123,7 @@ class Chains:
         if entry < 0:
             return []
         found = [entry]
-        while (entry := self._before[entry]) != _NONE:
+        while (entry := self._before[entry]) != NONE:
             if self.lows[entry] == low and self.highs[entry] == high:
                 found.append(entry)
         found.reverse()
@@ -123,7 +141,7 @@ class Chains:
         found = set()
         for bucket in range(number % step, buckets, step):
             entry = self._heads[bucket]
-            while entry != _NONE:
+            while entry != NONE:
                 if not ((self.highs[entry] << 64 | self.lows[entry]) ^ number) & mask:
                     found.add(entry)
                 entry = self._before[entry]
@@ -132,36 +150,6 @@ class Chains:
     def number(self, entry: int) -> int:
         """The number of an entry."""
         return self.highs[entry] << 64 | self.lows[entry]
-
-
-class Joined:
-    """Several tables that are asked for the same numbers, one after the other. Good until one of them grows.
-
-    Args:
-        tables: In the order in which they are asked.
-    """
-
-    def __init__(self, tables: Iterable[Chains]) -> None:
-        self._tables = [
-            (place, table._heads, table._mask, table.lows, table.highs, table._before)
-            for place, table in enumerate(tables)
-        ]
-
-    def newest(self, high: int, low: int) -> Iterator[tuple[int, int]]:
-        """The tables that have a number, each by its place with the newest entry of the number.
-
-        Args:
-            high: The number's first 64 bits.
-            low: Its last 64 bits.
-        """
-        # The same as `Chains.newest`, written out: hundreds of tables are asked, and most don't have it.
-        for place, heads, mask, lows, highs, before in self._tables:
-            entry = heads[low & mask]
-            while entry != _NONE:
-                if lows[entry] == low and highs[entry] == high:
-                    yield place, entry
-                    break
-                entry = before[entry]
 
 
 class RowOf(Chains, Mapping[int, int]):
@@ -293,9 +281,10 @@ class RowsOf(Mapping[int, list[int]]):
 
     def of(self, high: int, low: int) -> list[int]:
         """The rows of a number, given as its first and its last 64 bits."""
-        entries = self._chains.entries(high, low)
-        if not entries:
-            return entries
+        return self.rows_of(self._chains.entries(high, low))
+
+    def rows_of(self, entries: list[int]) -> list[int]:
+        """The rows of some entries of `numbers`."""
         if not (self._late or self._discarded):
             return [self._rows[entry] for entry in entries]
         return [self._late.get(entry, self._rows[entry]) for entry in entries if entry not in self._discarded]

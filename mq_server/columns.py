@@ -18,7 +18,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import islice, pairwise
+from itertools import count, islice, pairwise
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ from mq_server.intake import Batch, Line, taken_in
 from mq_server.names import ID_LENGTH, id_number, id_text, is_id, parse_ids, parse_time
 from mq_server.orders import Sums, are_in_order, sorted_rows
 
-_ID_BITS_PER_CHARACTER = 5
+ID_BITS_PER_CHARACTER = 5
 _BATCH_LINES = 256
 _SORT_ROWS, _SORT_PART = 64, 2048  # more late rows, and more than one of so many, are sorted in with all others
 
@@ -64,6 +64,13 @@ class Names:
     def __init__(self) -> None:
         self.numbers = _Numbers()
         """The number of each text, given out anew if need be."""
+        self.change = 0
+        """Another one whenever a row comes to any of the indexes that share these names, or changes in it."""
+        self._changes = count(1)
+
+    def changed(self) -> None:
+        """Say that one of the indexes is not as it was."""
+        self.change = next(self._changes)
 
     def number(self, text: str | None) -> int:
         """The number of a text, given out anew if need be."""
@@ -188,6 +195,7 @@ class ChannelIndex:
         """Take in the next lines, in file order."""
         coming = iter(lines)
         while some := list(islice(coming, _BATCH_LINES)):
+            self._names.changed()
             batch, faults = taken_in(some)
             self.problems += (Problem(self._path, number, fault) for number, fault in faults)
             new = self.rows.unknown(batch.highs, batch.lows)
@@ -376,7 +384,7 @@ class ChannelIndex:
             if row is not None:
                 yield row
             return
-        yield from self.rows.ending(id_number(suffix), _ID_BITS_PER_CHARACTER * len(suffix))
+        yield from self.rows.ending(id_number(suffix), ID_BITS_PER_CHARACTER * len(suffix))
 
     def rows_before(self, key: tuple[int, int]) -> int:
         """How many rows come before `key` in (timestamp, id) order."""

@@ -70,6 +70,7 @@ class Tracked(Generic[R]):
 
     def __init__(self, source: LogFile, new: Callable[[], R]) -> None:
         self.source = source
+        self.path = str(source.path)
         self.view = View()
         self.reading = new()
         self.fault = ""

@@ -177,33 +177,38 @@ def parse_line(line: bytes, channel: str, number: int, *, amended: bool = False)
     Raises:
         Unreadable: It is no message.
     """
-    fields = parse_fields(line)
-    get, to, drafts = fields.get, fields.get("to"), fields.get("drafts")
+    return message_of(parse_fields(line), channel, number, amended)
+
+
+def message_of(fields: dict[str, Any], channel: str, number: int, amended: bool) -> Message:
+    """The message of a line's checked keys; the other arguments as in `parse_line`."""
+    message_id, timestamp, sender, msg_type, payload = needed_of(fields)
+    scene, reply_to = fields.get("scene"), fields.get("reply_to")
+    # Most lines have no other keys than these and `channel`, which is seen by their number.
+    is_usual = len(fields) == 6 + (scene is not None) + (reply_to is not None) and "channel" in fields
+    rest = _NO_REST if is_usual else _rest_of(fields)
     # Past the names of its arguments, which take longer to match than the line takes to decode.
     return tuple.__new__(
         Message,
-        (
-            fields["id"],
-            fields["timestamp"],
-            channel,
-            fields["sender"],
-            fields["msg_type"],
-            fields["payload"],
-            get("scene"),
-            get("reply_to"),
-            to if to is None else tuple(to),
-            get("urgent"),
-            get("expires_at"),
-            get("dedup_key"),
-            get("replaces"),
-            drafts if drafts is None else tuple(drafts),
-            _NO_EXTRA
-            if _KNOWN_KEYS.issuperset(fields)
-            else {key: fields[key] for key in fields if key not in _KNOWN_KEYS},
-            number,
-            amended,
-        ),
+        (message_id, timestamp, channel, sender, msg_type, payload, scene, reply_to, *rest, number, amended),
     )
+
+
+def _rest_of(fields: dict[str, Any]) -> tuple[Any, ...]:
+    """The values of a message from `to` to `extra`."""
+    get, to, drafts = fields.get, fields.get("to"), fields.get("drafts")
+    return (
+        to if to is None else tuple(to),
+        get("urgent"),
+        get("expires_at"),
+        get("dedup_key"),
+        get("replaces"),
+        drafts if drafts is None else tuple(drafts),
+        _NO_EXTRA if _KNOWN_KEYS.issuperset(fields) else {key: fields[key] for key in fields if key not in _KNOWN_KEYS},
+    )
+
+
+_NO_REST = _rest_of({})
 
 
 def fault_in(fields: object, line: bytes) -> str:

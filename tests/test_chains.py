@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mq_server import chains
-from mq_server.chains import LOW, Chains, Joined, NumberOf, RowOf, RowsOf
+from mq_server.chains import LOW, Chains, NumberOf, RowOf, RowsOf
 
 # Few different ends, so that buckets and whole low halves are shared, as ids written on purpose may do.
 NUMBERS = st.builds(
@@ -50,17 +50,6 @@ def test_all_entries_of_a_number_are_found_and_no_others(parts: list[list[int]],
             alike = [entry for entry, each in enumerate(model) if each & mask == number & mask]
             assert table.ending(number & mask, bits) == alike
     assert [table.number(entry) for entry in range(len(table))] == model
-
-
-@given(PARTS, NUMBERS)
-def test_tables_that_are_asked_together_say_what_each_says(parts: list[list[int]], other: int) -> None:
-    tables = [Chains() for _ in parts]
-    for table, part in zip(tables, parts, strict=True):
-        table.extend(*halves_of(part))
-    joined = Joined(tables)
-    for number in {other, *(number for part in parts for number in part)}:
-        alone = [table.newest(*halves(number)) for table in tables]
-        assert [*joined.newest(*halves(number))] == [each for each in enumerate(alone) if each[1] >= 0]
 
 
 @given(PARTS, NUMBERS)
