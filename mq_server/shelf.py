@@ -1,8 +1,8 @@
 """The mailboxes and receipts as last read: index, receipts and problems, brought up to date before every answer.
 
-All changes, our own posts included, enter by the same road: `refresh` compares each file with what was read of it and
-takes in the difference. What has to be read anew is exchanged for the old index on the event loop, where alone the
-index changes.
+All changes enter by the same road: `refresh` compares each file with what was read of it and takes in the difference.
+For our own posts the append has compared; they are collected, and taken in by whoever asks next. What has to be read
+anew is exchanged for the old index on the event loop, where alone the index changes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mq_server.delivery import ReaderState, ReceiptIndex, Rows, Unread
 from mq_server.errors import Problem, Stale, Unsteady
 from mq_server.index import Index
 from mq_server.keeping import Mailbox, Tracked
-from mq_server.logfile import ABSENT, LogFile
+from mq_server.logfile import ABSENT, LogFile, View
 from mq_server.message import Message
 from mq_server.names import format_time, id_number
 from mq_server.recent import Known, Line, Recent, Shown
@@ -75,6 +75,10 @@ class Shelf:
         self._rung_for: set[str] = set()
         self._answering: asyncio.Task[None] | None = None
         self._refreshing = asyncio.Lock()
+        self._taking_in = ""
+        """The channel that whoever holds this lock is at."""
+        self._in_step: dict[str, View] = {}
+        """By channel, how its mailbox was known when the receipts were looked at after a post."""
         self._rereads = False
         self._watcher = Watcher(store.root, self._look)
 
@@ -103,7 +107,11 @@ class Shelf:
             async with self._refreshing:
                 months = self._store.months()
                 for name in changed:
-                    await self._refresh_channel(name, months)
+                    self._taking_in = name
+                    try:
+                        await self._refresh_channel(name, months)
+                    finally:
+                        self._taking_in = ""
 
     def _changed(self, channels: Iterable[str] | None) -> list[str]:
         """Those of the channels of which something has to be taken in; mostly none, which is seen without waiting."""
@@ -122,7 +130,10 @@ class Shelf:
 
     def _has_kept_up(self, name: str, months: Sequence[str], unlisted: frozenset[str]) -> bool:
         mailbox = self._mailboxes.get(name)
-        if mailbox is None or not mailbox.has_kept_up(months):
+        if mailbox is None:
+            return False
+        mailbox.catch_up()
+        if not mailbox.has_kept_up(months):
             return False
         receipts = self._receipts[name]
         return (name in unlisted and receipts.view is ABSENT) or receipts.is_current()
@@ -131,9 +142,31 @@ class Shelf:
         """Take in a post of this process where the channel has been read before, and wake who waits for the others."""
         names = set(channels)
         loaded = names & self._mailboxes.keys()
-        if loaded:
-            await self.refresh(loaded)
-        self.feed.publish(names - loaded)
+        behind = [name for name in loaded if not self._has_own(name)]
+        if behind:
+            await self.refresh(behind)
+        if loaded != names:
+            self.feed.publish(names - loaded)
+
+    def _has_own(self, name: str) -> bool:
+        """Whether what this process has posted to a channel is known; takes it in if nothing else has happened there.
+
+        The append has looked at the mailbox. Those whose posts were written together come one after the other: the
+        first looks at the receipts for all.
+        """
+        mailbox = self._mailboxes[name]
+        if mailbox.has_own():
+            if self._in_step.get(name) is mailbox.view:
+                return True
+        elif name == self._taking_in or not mailbox.take_own():
+            return False
+        else:
+            self.version += 1
+            self.feed.publish({name})
+        if name == self._taking_in or not self._receipts[name].is_current():
+            return False
+        self._in_step[name] = mailbox.view
+        return True
 
     async def reread(self) -> None:
         """Take in every file anew, whatever its stamp says."""
@@ -252,6 +285,15 @@ class Shelf:
     def is_loaded(self, channel: str) -> bool:
         """Whether the channel has been read by this process."""
         return channel in self.index.channels
+
+    def mailbox(self, channel: str) -> Mailbox:
+        """The mailbox of a channel that has been read."""
+        return self._mailboxes[channel]
+
+    def basis(self, channel: str) -> object:
+        """What is told of a channel rests on this: equal as long as nothing enters its index or its receipts."""
+        index = self.index.channels[channel]
+        return index, len(index), index.rewritten, self._receipts[channel].view
 
     def reader_state(self, channel: str, reader: str) -> ReaderState:
         """What a reader has settled in a channel."""

@@ -52,7 +52,8 @@ class Append:
     """One line to be appended to one or more logs under one id.
 
     `encode` is called under the locks, with the id, the time in microseconds and the log's name. `known` is the id and
-    time of a line that has them already: another copy of a stored message. `follows_any` is for lines whose order must
+    time of a line that has them already: another copy of a stored message. `plain` says that the line is a new message
+    that neither corrects another nor expires. `follows_any` is for lines whose order must
     be that of their timestamps, wherever the clock stands; `after_us` is a time that they must come after. `stands` is
     called on the event loop or the writer's thread once the line stands, before it is synced. `done` is made by the
     writer, for whoever waits.
@@ -63,6 +64,7 @@ class Append:
     lock_timeout_s: float
     durable: bool
     known: tuple[str, int] | None = None
+    plain: bool = False
     follows_any: bool = False
     after_us: int = 0
     stands: Callable[[], None] | None = None
@@ -204,7 +206,7 @@ class Writer:
         minted: list[Stored] = []
         created: list[str] = []
         written: dict[str, Written] = {}
-        durable = False
+        durable, plain = False, True
         stopped: tuple[str, MailError] | None = None
         try:
             self._hold(logs, locks, tails, 0.0 if at_once else group[0].lock_timeout_s, at_once=at_once)
@@ -219,6 +221,7 @@ class Writer:
                 else:
                     minted.append(Stored(*append.known, {}, created))
                 durable = durable or append.durable
+                plain = plain and append.plain
             lines: dict[str, bytes] = {}
             for name in logs:
                 pairs = zip(group, minted, strict=True)
@@ -226,7 +229,7 @@ class Writer:
             for name, log in logs.items():
                 tail = tails.pop(name)
                 try:
-                    written[name] = log.append(tail, lines[name], time_us or tail.newest_us)
+                    written[name] = log.append(tail, lines[name], time_us or tail.newest_us, plain=plain)
                     self._journal(name).append(lines[name])
                 except MailError as error:
                     if not written:
