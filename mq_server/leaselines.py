@@ -5,8 +5,9 @@ It may be torn, garbage or of another version: then it is passed over as a whole
 
 from __future__ import annotations
 
+from itertools import product
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
@@ -17,20 +18,14 @@ _TEXT, _FLAG, _COUNT, _SECONDS = (str,), (bool,), (int,), (int, float)
 _DEADLINE = {"boot": _TEXT, "until_s": _SECONDS, "span_s": _SECONDS}
 
 
-class Event(NamedTuple):
-    """A line that says something: its keys, and the ids in it as numbers."""
-
-    fields: dict[str, Any]
-    ids: list[int]
-
-
 class _Kind:
-    """What an event of one kind has beside its ids, in the order of `values`."""
+    """What an event of one kind needs besides its ids: keys, and the types that each may have."""
 
     def __init__(self, **needs: tuple[type, ...]) -> None:
         needs = {"op": _TEXT, "reader": _TEXT, **needs}
         self.values = itemgetter(*needs)
-        self.types = [*needs.values()]
+        self.types = {*product(*needs.values())}
+        self.counts = [key for key, types in needs.items() if types is _COUNT]
 
 
 _KINDS = {
@@ -54,17 +49,16 @@ _KINDS = {
 }
 
 
-def event_of(line: bytes) -> Event | None:
-    """What a line says; None if it is no event."""
+def event_of(line: bytes) -> tuple[list[int], dict[str, Any]] | None:
+    """What a line says: the ids in it as numbers, and all its keys; None if it is no event."""
     try:
-        fields = orjson.loads(line)
-        kind, ids = _KINDS[fields["op"]], fields["ids"]
-        values = kind.values(fields)
-        if type(ids) is not list or not all(map(is_id, ids)):
+        event = orjson.loads(line)
+        kind, ids = _KINDS[event["op"]], event["ids"]
+        if (*map(type, kind.values(event)),) not in kind.types or type(ids) is not list or not all(map(is_id, ids)):
             return None
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return None
-    for value, types in zip(values, kind.types, strict=True):
-        if type(value) not in types or (types is _COUNT and not 0 <= value < _NUMBER_END):
+    for key in kind.counts:
+        if not 0 <= event[key] < _NUMBER_END:
             return None
-    return Event(fields, [*map(id_number, ids)])
+    return [*map(id_number, ids)], event

@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,6 +65,7 @@ class Deadline(NamedTuple):
 
 
 _OVER = Deadline()
+_deadline_of = itemgetter(*Deadline._fields)
 Named = Mapping[int, str]
 """Messages, by their ids as numbers and as text."""
 
@@ -110,18 +112,23 @@ class _Deliveries:
             ids: Which.
             changed: Makes of how far one had come how far it has come.
         """
-        known = self.known
+        known, timed, claimed = self.known, self.timed, self.claimed
         before: Delivery | None = None
-        after = _NEVER
+        after, is_timed, is_claimed = _NEVER, False, False
         for identity in ids:
             delivery = known.get(identity, _NEVER)
             if delivery is not before:  # those that share one go on sharing
                 before, after = delivery, changed(delivery)
+                is_timed, is_claimed = after.deadline is not _OVER, after.deliveries > 0 and not after.settled
             known[identity] = after
-
-    def set_deadline(self, ids: Iterable[int], deadline: Deadline) -> None:
-        """Say that these have it."""
-        self.timed.update(dict.fromkeys(ids, deadline))
+            if is_timed:
+                timed[identity] = after.deadline
+            else:
+                timed.pop(identity, None)
+            if is_claimed:
+                claimed.add(identity)
+            else:
+                claimed.discard(identity)
 
 
 class Leases:
@@ -195,7 +202,7 @@ class Leases:
         for line in news.lines:
             event = event_of(line)
             if event is not None:
-                self._apply(event.ids, event.fields)
+                self._apply(*event)
 
     def _apply(self, ids: Iterable[int], event: dict[str, Any]) -> None:
         self._events[event["op"]](self._readers.setdefault(event["reader"], _Deliveries()), ids, event)
@@ -219,29 +226,21 @@ class Leases:
         def claimed(known: Delivery) -> Delivery:
             fetched_us, fetched_by = known[:2] if known.fetched_us else (time_us, consumer)
             deliveries = 1 if known.settled else known.deliveries + 1
-            return Delivery(fetched_us, fetched_by, time_us, deliveries, consumer, token, deadline)
+            return Delivery._make((fetched_us, fetched_by, time_us, deliveries, consumer, token, deadline, False))
 
         of.change(ids, claimed)
-        of.claimed.update(ids)
-        of.set_deadline(ids, deadline)
         self._note_fetch(event)
 
     def _extend(self, of: _Deliveries, ids: Iterable[int], event: dict[str, Any]) -> None:
-        deadline, ids = _deadline(event), _those(of, ids)
-        of.change(ids, lambda known: known._replace(deadline=deadline))
-        of.set_deadline(ids, deadline)
+        deadline = _deadline(event)
+        of.change(_those(of, ids), lambda known: known._replace(deadline=deadline))
 
     def _release(self, of: _Deliveries, ids: Iterable[int], event: dict[str, Any]) -> None:
-        deadline, ids = _deadline(event), _those(of, ids)
-        of.change(ids, lambda known: known._replace(consumer="", token="", deadline=deadline))
-        of.set_deadline(ids, deadline)
+        deadline = _deadline(event)
+        of.change(_those(of, ids), lambda known: known._replace(consumer="", token="", deadline=deadline))
 
     def _settle(self, of: _Deliveries, ids: Iterable[int], _: dict[str, Any]) -> None:
-        ids = _those(of, ids)
-        of.change(ids, lambda known: Delivery(*known[:5], deadline=_OVER, settled=True))
-        of.claimed.difference_update(ids)
-        for identity in ids:
-            of.timed.pop(identity, None)
+        of.change(_those(of, ids), lambda known: Delivery._make((*known[:5], "", _OVER, True)))
 
     def _forget(self, of: _Deliveries, ids: Iterable[int], _: dict[str, Any]) -> None:
         of.claimed.difference_update(ids)
@@ -251,21 +250,17 @@ class Leases:
 
     def _kept(self, of: _Deliveries, ids: Iterable[int], event: dict[str, Any]) -> None:
         """What a compacted file starts with: deliveries as they stood."""
-        deadline = _deadline(event)
-        delivery = _NEVER._replace(**{field: event[key] for field, key in _KEPT.items()}, deadline=deadline)
-        of.known.update(dict.fromkeys(ids, delivery))
-        of.set_deadline(ids, deadline)
-        of.claimed.difference_update(ids)
-        if delivery.deliveries and not delivery.settled:
-            of.claimed.update(ids)
+        stood = {name: event[key] for name, key in _KEPT.items()}
+        of.change(ids, lambda _: Delivery(**stood, deadline=_deadline(event)))
 
     def _last(self, _: _Deliveries, __: Iterable[int], event: dict[str, Any]) -> None:
         """And when the reader last fetched anything."""
         self._note_fetch(event)
 
     def _note_fetch(self, event: dict[str, Any]) -> None:
-        reader = event["reader"]
-        self.last_fetched_us[reader] = max(event["time_us"], self.last_fetched_us.get(reader, 0))
+        reader, time_us = event["reader"], event["time_us"]
+        if time_us > self.last_fetched_us.get(reader, -1):
+            self.last_fetched_us[reader] = time_us
 
     # --- writing; the caller holds the lock and has refreshed --------------------------------------------------------
 
@@ -360,7 +355,7 @@ def _those(of: _Deliveries, ids: Iterable[int]) -> list[int]:
 
 
 def _deadline(event: dict[str, Any]) -> Deadline:
-    return Deadline(event["boot"], event["until_s"], event["span_s"])
+    return Deadline._make(_deadline_of(event))
 
 
 def _now_us() -> int:

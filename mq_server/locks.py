@@ -16,7 +16,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
@@ -155,8 +155,13 @@ class FileLock:
         finally:
             self.release_by_task()
 
-    async def acquire_by_task(self, timeout_s: float) -> None:
-        """Take the lock, as `held_by_task` does; whoever does so releases it."""
+    async def acquire_by_task(self, timeout_s: float, meanwhile: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Take the lock, as `held_by_task` does; whoever does so releases it.
+
+        Args:
+            timeout_s: How long to try, in seconds.
+            meanwhile: What can be done, once, while somebody else holds it.
+        """
         deadline = time.monotonic() + timeout_s
         self._askers += 1
         try:
@@ -169,16 +174,20 @@ class FileLock:
                 raise LockTimeout(self.path, timeout_s) from None
             raise
         try:
-            at_once_s = min(timeout_s, _FIRST_S)
+            at_once_s = 0.0 if meanwhile else _FIRST_S
             while True:
                 try:
-                    self.acquire(at_once_s)
+                    self.acquire(min(timeout_s, at_once_s))
                     return
                 except LockTimeout:
                     if time.monotonic() >= deadline:
                         raise LockTimeout(self.path, timeout_s) from None
-                await asyncio.sleep(random.uniform(*_PAUSE_S))
-                at_once_s = 0.0
+                if meanwhile is not None:
+                    await meanwhile()
+                    meanwhile, at_once_s = None, _FIRST_S
+                else:
+                    await asyncio.sleep(random.uniform(*_PAUSE_S))
+                    at_once_s = 0.0
         except BaseException:
             self._next_asker()
             raise

@@ -32,14 +32,21 @@ class HeldStill:
     Args:
         leases: Their deliveries, in the order in which all take their locks.
         timeout_s: How long to try for each lock, in seconds.
+        refresh: Takes in what was written to the files of a channel. That is done while somebody else holds its lock,
+            too: so there is less to do once it is held here, which is what others wait for.
         is_done: Whether a reader of a channel is known to have settled a message.
     """
 
     def __init__(
-        self, leases: Mapping[str, Leases], timeout_s: float, is_done: Callable[[str, str, int], bool]
+        self,
+        leases: Mapping[str, Leases],
+        timeout_s: float,
+        refresh: Callable[[str], Awaitable[None]],
+        is_done: Callable[[str, str, int], bool],
     ) -> None:
         self._wanted = leases
         self._timeout_s = timeout_s
+        self._refresh = refresh
         self._is_done = is_done
         self._leases: dict[str, Leases] = {}
 
@@ -49,7 +56,7 @@ class HeldStill:
     async def __aenter__(self) -> Self:
         try:
             for name, leases in self._wanted.items():
-                await leases.lock.acquire_by_task(self._timeout_s)
+                await leases.lock.acquire_by_task(self._timeout_s, partial(self._refresh, name))
                 self._leases[name] = leases
                 leases.refresh()
         except BaseException:
@@ -144,7 +151,11 @@ class Room:
         """
         self._store.has_runtime()
         leases = {name: self._store.leases(name) for name in sorted(set(channels))}
-        return HeldStill(leases, self.config.lock_timeout_s, self._is_done)
+        return HeldStill(leases, self.config.lock_timeout_s, self._take_in, self._is_done)
+
+    async def _take_in(self, channel: str) -> None:
+        self._store.leases(channel).refresh()
+        await self._shelf.refresh([channel])
 
     def _leases(self, channel: str) -> Leases:
         """The deliveries of a channel as they stand."""
