@@ -186,7 +186,7 @@ class Recovering(Room):
     # --- keeping the journals short -----------------------------------------------------------------------------------
 
     def _append(self, append: Append) -> Awaitable[Stored]:
-        stored = super()._append(append)
+        stored = super()._append(append)  # one that is not written yet is seen with the next
         for name in append.logs:
             size = self._store.journal(name).size_bytes
             if size > _TRIM_BYTES and size > 2 * self._trimmed_bytes.get(name, 0) and name not in self._trimming:
