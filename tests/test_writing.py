@@ -106,24 +106,38 @@ def test_after_posts_written_together_the_files_are_looked_at_once(
     ask(tmp_path, go)
 
 
-def test_a_post_does_not_wait_until_another_mailbox_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["dialogist", "narrator"])
+def test_a_post_waits_only_while_its_own_mailbox_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     async def go(room: Mailroom) -> None:
         await have_read(room)
         begun, go_on = asyncio.Event(), asyncio.Event()
         keep_up = Mailbox.keep_up
 
         async def slow(mailbox: Mailbox, months: list[str]) -> bool:
-            if mailbox.source.path.stem == "dialogist":
+            if mailbox.source.path.stem == name:
                 begun.set()
                 await go_on.wait()
             return await keep_up(mailbox, months)
 
         monkeypatch.setattr(Mailbox, "keep_up", slow)
-        reading = asyncio.ensure_future(room.read("dialogist", since=LONG_AGO))
+        monkeypatch.setattr(Mailbox, "has_kept_up", lambda *_: False)
+        looking = asyncio.ensure_future(room._shelf.refresh([name]))
         await begun.wait()
-        assert unread(await post(room)) == 3
+        posting = asyncio.ensure_future(post(room))
+        if name == "narrator":
+            size = (tmp_path / "narrator.jsonl").stat().st_size
+            while (tmp_path / "narrator.jsonl").stat().st_size == size:
+                await asyncio.sleep(0)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert not posting.done()
+        else:
+            await posting
         go_on.set()
-        await reading
+        await looking
+        assert unread(await posting) == 3
 
     ask(tmp_path, go)
 
