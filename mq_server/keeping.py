@@ -189,11 +189,12 @@ class Mailbox(Tracked[ChannelIndex]):
         return super().exists or bool(self._archive)
 
     def has_kept_up(self, months: Sequence[str]) -> bool:
-        """Whether there is nothing to take in, neither from the mailbox nor from the archive.
+        """Whether there is nothing to take in but what was collected, neither from the mailbox nor from the archive.
 
         Args:
             months: As in `keep_up`.
         """
+        self.catch_up()
         if self._retry_at or self._is_news or not self.is_current():
             return False
         if not (months or self._archive):

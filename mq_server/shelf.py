@@ -130,10 +130,7 @@ class Shelf:
 
     def _has_kept_up(self, name: str, months: Sequence[str], unlisted: frozenset[str]) -> bool:
         mailbox = self._mailboxes.get(name)
-        if mailbox is None:
-            return False
-        mailbox.catch_up()
-        if not mailbox.has_kept_up(months):
+        if mailbox is None or not mailbox.has_kept_up(months):
             return False
         receipts = self._receipts[name]
         return (name in unlisted and receipts.view is ABSENT) or receipts.is_current()
