@@ -254,7 +254,7 @@ class Mailbox(Tracked[ChannelIndex]):
         if self._collected:
             first, data = self._collected[0], b"".join([block.data for block in self._collected])
             self._collected, self.collected_lines = [], 0
-            self._extend(first._replace(data=data))
+            self._extend(Block(first.offset, first.first_line, data))
             self._keep()
 
     async def _take_up(self) -> None:
