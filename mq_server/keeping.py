@@ -37,7 +37,7 @@ from mq_server.store import ARCHIVE, SUFFIX, Store
 _INLINE_BYTES = 256 * 1024
 _INLINE_ROWS = 1000
 _FEW_LINES = 100
-_COLLECTED_BYTES = 64 * 1024
+_COLLECTED_BYTES = 64 * 1024  # they are taken in within half a millisecond
 _ATTEMPTS = 20
 _RETRY_S = 1.0
 _KEPT_ROWS = 2000  # fewer are indexed in some milliseconds

@@ -76,7 +76,7 @@ class Shelf:
         self._answering: asyncio.Task[None] | None = None
         self._refreshing = asyncio.Lock()
         self._taking_in = ""
-        """The channel that whoever holds this lock is at."""
+        """The channel that is looked at by whoever holds this lock."""
         self._in_step: dict[str, View] = {}
         """By channel, how its mailbox was known when the receipts were looked at after a post."""
         self._rereads = False

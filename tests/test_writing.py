@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mq_server import keeping
+from mq_server import appendlog, keeping
 from mq_server.columns import ChannelIndex
 from mq_server.errors import NotSettled
 from mq_server.keeping import Mailbox
@@ -22,7 +22,7 @@ from mq_server.logfile import LogFile
 from mq_server.mailroom import Mailroom
 from mq_server.names import parse_time
 from mq_server.outcomes import Posted
-from tests.support import ask, examples, run, write
+from tests.support import ask, examples, line, run, write
 
 LONG_AGO = "2020-01-01T00:00:00Z"
 
@@ -156,6 +156,24 @@ def test_a_line_of_somebody_else_in_between_is_counted(tmp_path: Path) -> None:
             assert {unread(each) for each in await post_together(room, 2)} == {9}
 
     run(go())
+
+
+def test_a_line_of_somebody_else_at_the_same_moment_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_mtime = appendlog.set_mtime
+
+    def beside_another(handle: int, time_ns: int) -> None:
+        monkeypatch.setattr(appendlog, "set_mtime", set_mtime)
+        with (tmp_path / "narrator.jsonl").open("ab") as file:
+            file.write(line(7) + b"\n")
+        set_mtime(handle, time_ns)
+
+    async def go(room: Mailroom) -> None:
+        await have_read(room)
+        monkeypatch.setattr(appendlog, "set_mtime", beside_another)
+        assert unread(await post(room)) == 4
+        assert unread(await post(room)) == 5
+
+    ask(tmp_path, go)
 
 
 def test_what_was_settled_before_it_was_indexed_is_not_counted(tmp_path: Path) -> None:
