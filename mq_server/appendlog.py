@@ -212,6 +212,7 @@ class AppendLog(LogFile):
             self.own = None if tail.torn or len(lines) > _OWN_BYTES else Own(current, tail.size, lines, plain)
             return written
         # Somebody else wrote at the same moment. Without a stamp, whoever comes next reads the file anew.
+        self.own = None
         start = max(0, tail.size - 1)
         end = (b"" if tail.size else b"\n") + read_at(handle, start, current.size - start)
         found = end.find(b"\n" + lines)

@@ -129,6 +129,7 @@ class LogFile:
         self._stamp = StampFile(stamp_path)
         self._begin_writing = begin
         self.own: Own | None = None
+        """None as well if that was long, or if somebody else wrote at the same moment."""
 
     @property
     def was_written(self) -> bool:

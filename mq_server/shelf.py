@@ -83,7 +83,7 @@ class Shelf:
         self._answering: asyncio.Task[None] | None = None
         self._refreshing = asyncio.Lock()
         self._taking_in = ""
-        """The channel that whoever holds this lock is at."""
+        """The channel that is looked at by whoever holds this lock."""
         self._in_step: dict[str, View] = {}
         """By channel, how its mailbox was known when the receipts were looked at after a post."""
         self._rereads = False
@@ -170,10 +170,7 @@ class Shelf:
 
     def _has_kept_up(self, name: str, months: Sequence[str], *, has_receipts: bool = True) -> bool:
         mailbox = self._mailboxes.get(name)
-        if mailbox is None:
-            return False
-        mailbox.catch_up()
-        if not mailbox.has_kept_up(months):
+        if mailbox is None or not mailbox.has_kept_up(months):
             return False
         receipts = self._receipts[name]
         return (not has_receipts and receipts.view is ABSENT) or receipts.is_current()

@@ -53,10 +53,9 @@ class Append:
 
     `encode` is called under the locks, with the id, the time in microseconds and the log's name. `known` is the id and
     time of a line that has them already: another copy of a stored message. `plain` says that the line is a new message
-    that neither corrects another nor expires. `follows_any` is for lines whose order must
-    be that of their timestamps, wherever the clock stands; `after_us` is a time that they must come after. `stands` is
-    called on the event loop or the writer's thread once the line stands, before it is synced. `done` is made by the
-    writer, for whoever waits.
+    that neither corrects another nor expires. `follows_any` is for lines whose order must be that of their timestamps,
+    wherever the clock stands; `after_us` is a time that they must come after. `stands` is called on the event loop or
+    the writer's thread once the line stands, before it is synced. `done` is made by the writer, for whoever waits.
     """
 
     logs: dict[str, AppendLog]

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mq_server import keeping
+from mq_server import appendlog, keeping
 from mq_server.columns import ChannelIndex
 from mq_server.errors import NotSettled
 from mq_server.keeping import Mailbox
@@ -22,7 +22,7 @@ from mq_server.logfile import LogFile
 from mq_server.mailroom import Mailroom
 from mq_server.names import parse_time
 from mq_server.outcomes import Posted
-from tests.support import ask, examples, run
+from tests.support import ask, examples, line, run, write
 
 LONG_AGO = "2020-01-01T00:00:00Z"
 
@@ -106,25 +106,40 @@ def test_after_posts_written_together_the_files_are_looked_at_once(
     ask(tmp_path, go)
 
 
-def test_a_post_does_not_wait_until_another_mailbox_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["dialogist", "narrator"])
+def test_a_post_waits_only_while_its_own_mailbox_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     async def go(room: Mailroom) -> None:
         await have_read(room)
         begun, go_on = asyncio.Event(), asyncio.Event()
         keep_up = Mailbox.keep_up
 
         async def slow(mailbox: Mailbox, months: list[str]) -> bool:
-            if mailbox.source.path.stem == "dialogist":
+            if mailbox.source.path.stem == name:
                 begun.set()
                 await go_on.wait()
             return await keep_up(mailbox, months)
 
         monkeypatch.setattr(Mailbox, "keep_up", slow)
-        reading = asyncio.ensure_future(room.read("dialogist", since=LONG_AGO))
+        monkeypatch.setattr(Mailbox, "has_kept_up", lambda *_: False)
+        looking = asyncio.ensure_future(room._shelf.refresh([name]))
         await begun.wait()
-        assert unread(await post(room)) == 3
+        posting = asyncio.ensure_future(post(room))
+        if name == "narrator":
+            own = room._store.mailbox("narrator").own
+            while room._store.mailbox("narrator").own is own:
+                await asyncio.sleep(0)
+            for _ in range(50):
+                await asyncio.sleep(0)
+            assert not posting.done()
+        else:
+            await posting
         go_on.set()
-        await reading
+        await looking
+        assert unread(await posting) == 3
 
+    write(tmp_path / "mq.toml", b'durability = "os"\n')
     ask(tmp_path, go)
 
 
@@ -141,6 +156,24 @@ def test_a_line_of_somebody_else_in_between_is_counted(tmp_path: Path) -> None:
             assert {unread(each) for each in await post_together(room, 2)} == {9}
 
     run(go())
+
+
+def test_a_line_of_somebody_else_at_the_same_moment_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_mtime = appendlog.set_mtime
+
+    def beside_another(handle: int, time_ns: int) -> None:
+        monkeypatch.setattr(appendlog, "set_mtime", set_mtime)
+        with (tmp_path / "narrator.jsonl").open("ab") as file:
+            file.write(line(7) + b"\n")
+        set_mtime(handle, time_ns)
+
+    async def go(room: Mailroom) -> None:
+        await have_read(room)
+        monkeypatch.setattr(appendlog, "set_mtime", beside_another)
+        assert unread(await post(room)) == 4
+        assert unread(await post(room)) == 5
+
+    ask(tmp_path, go)
 
 
 def test_what_was_settled_before_it_was_indexed_is_not_counted(tmp_path: Path) -> None:
