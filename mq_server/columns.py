@@ -209,8 +209,11 @@ class ChannelIndex:
             return
         first, number_of = len(self), self._names.numbers.__getitem__
         if self._in_time_order:
-            keys = ((self.times_us, batch.times_us), (self.ids_high, batch.highs), (self.ids_low, batch.lows))
-            self._in_time_order = are_in_order(*([*column[-1:], *values] for column, values in keys))
+            self._in_time_order = are_in_order(
+                [*self.times_us[-1:], *batch.times_us],
+                [*self.ids_high[-1:], *batch.highs],
+                [*self.ids_low[-1:], *batch.lows],
+            )
         offsets, line_numbers, texts = zip(*batch.lines, strict=True)
         self.offsets.fromlist([*offsets])
         self.lengths.fromlist([*map(len, texts)])
@@ -227,7 +230,8 @@ class ChannelIndex:
             wrong = {row for row, parent in parents.items() if self._linked(row, "reply_to", parent) is None}
             parents = {row: parent for row, parent in parents.items() if row not in wrong}
             highs, lows = parse_ids([*parents.values()])
-        self.replies.extend(highs, lows, [*parents])
+        if parents:
+            self.replies.extend(highs, lows, [*parents])
         for place in batch.rare:
             self._link(first + place, batch.fields[place])
 
