@@ -195,8 +195,11 @@ class ChannelIndex:
                 self._append(batch)
             else:
                 self._append(batch.only(new))
+                self.rows.chain()
                 for place in sorted({*range(len(batch))} - {*new}):
                     self._take_again(batch.only([place]))
+        self.rows.chain()
+        self.replies.chain()
 
     def prepare(self) -> None:
         """Do what the first answer would have to, as far as it takes long."""
@@ -222,7 +225,7 @@ class ChannelIndex:
         self.senders.fromlist([*map(number_of, batch.senders)])
         self.types.fromlist([*map(number_of, batch.types)])
         self.scenes.fromlist([*map(number_of, batch.scenes)])
-        self.rows.extend(batch.highs, batch.lows)
+        self.rows.put(batch.highs, batch.lows)
         parents = {row: parent for row, parent in enumerate(batch.replies_to, first) if parent is not None}
         try:
             highs, lows = parse_ids([*parents.values()])
@@ -231,7 +234,7 @@ class ChannelIndex:
             parents = {row: parent for row, parent in parents.items() if row not in wrong}
             highs, lows = parse_ids([*parents.values()])
         if parents:
-            self.replies.extend(highs, lows, [*parents])
+            self.replies.put(highs, lows, [*parents])
         for place in batch.rare:
             self._link(first + place, batch.fields[place])
 
