@@ -120,3 +120,22 @@ def test_a_large_table_grows_without_being_rehashed(monkeypatch: pytest.MonkeyPa
         table.chain()
     assert chained < 5000 + 4 * (1 << 8)
     assert all(table.newest(0, number * 0x9E37_79B9_7F4A_7C15 & LOW) == number for number in range(5000))
+
+
+def test_entries_that_come_together_are_chained_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    chained = 0
+    real = Chains._chain
+
+    def counting(self: Chains, lows: list[int], first: int) -> None:
+        nonlocal chained
+        chained += len(lows)
+        real(self, lows, first)
+
+    monkeypatch.setattr(Chains, "_chain", counting)
+    table = Chains()
+    for first in range(0, 5000, 100):
+        table.put([0] * 100, range(first, first + 100))
+    assert not chained
+    table.chain()
+    assert chained == 5000
+    assert all(table.newest(0, number) == number for number in range(5000))
