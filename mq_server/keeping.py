@@ -256,7 +256,7 @@ class Mailbox(Tracked[ChannelIndex]):
         if rows < _KEPT_ROWS or (rows - self._kept_rows) * _KEPT_AGAIN <= rows:
             return
         settled = all(view.settled for view in (self.view, *self._archive.values())) and not self._retry_at
-        if settled and (self._keeping is None or self._keeping.done()):
+        if settled and (self._keeping is None or self._keeping.done()) and self._file.has_folder():
             snapshot = Snapshot.of(self.reading, self.view, self._archive)
             save = asyncio.to_thread(self._file.save, snapshot, self._names, anew=not self._kept_rows)
             # As a task it begins after the answer for which the file was read, and does not fight over the interpreter.
