@@ -13,7 +13,7 @@ NONE = 0xFFFF_FFFF
 """What stands for no entry."""
 _FIRST_BUCKETS = 8
 _REHASHED_ENTRIES = 1 << 16  # that takes some milliseconds
-_SLICE = 1 << 14  # gone through in a fraction of a millisecond, in which no other thread runs
+_SLICE = 1 << 12  # gone through in a fraction of a millisecond, in which no other thread runs
 _GROWTH = 4  # so that on the way up an entry is rehashed once in three times, not once
 T = TypeVar("T")
 
@@ -65,19 +65,23 @@ class Chains:
     def __len__(self) -> int:
         return len(self.lows)
 
-    def extend(self, highs: Sequence[int], lows: Sequence[int]) -> None:
-        """Add entries.
+    def put(self, highs: Sequence[int], lows: Sequence[int]) -> None:
+        """Add entries, which are found once `chain` was called.
 
         Args:
             highs: The first 64 bits of each number.
             lows: The last 64 bits of each.
         """
-        first = len(self)
         self.highs.fromlist([*highs])
         self.lows.fromlist([*lows])
-        while len(self) > len(self._heads):
-            self._grow(first)
-        self._chain(lows, first)
+
+    def chain(self) -> None:
+        """Let all entries be found: of many at once, since the heads they meet are then in the processor's cache."""
+        count = len(self.lows)
+        while count > len(self._heads):
+            self._grow()
+        while (first := len(self._before)) < count:
+            self._chain(self.lows[first : first + _SLICE], first)
 
     def _chain(self, lows: Iterable[int], first: int) -> None:
         heads, before, mask = self._heads, self._before, self._mask
@@ -85,16 +89,14 @@ class Chains:
             before.append(heads[bucket])
             heads[bucket] = entry
 
-    def _grow(self, count: int) -> None:
-        """Have more heads; so many entries are in chains by now."""
-        if count > _REHASHED_ENTRIES:
-            self._mask = 2 * len(self._heads) - 1
+    def _grow(self) -> None:
+        """Have more heads. If few entries are in chains by now, they are taken out."""
+        if len(self._before) > _REHASHED_ENTRIES:
             self._heads.extend(self._heads)
         else:
-            self._mask = _GROWTH * len(self._heads) - 1
-            self._heads = array("I", [NONE]) * (self._mask + 1)
+            self._heads = array("I", [NONE]) * (_GROWTH * len(self._heads))
             self._before = array("I")
-            self._chain(self.lows[:count], 0)
+        self._mask = len(self._heads) - 1
 
     def parts(self) -> Parts:
         """The entries, which only grow, and the heads."""
@@ -169,6 +171,7 @@ class RowOf(Chains, Mapping[int, int]):
         if highs and highs[0] > self._greatest and all(map(lt, highs, highs[1:])):
             self._greatest = highs[-1]
             return range(len(highs))
+        self.chain()
         greatest, places = self._greatest, []
         seen: set[tuple[int, int]] = set()
         for place, number in enumerate(zip(highs, lows, strict=True)):
@@ -233,8 +236,8 @@ class RowsOf(Mapping[int, list[int]]):
         """Say that its parts were filled with a copy."""
         self._chains.was_filled()
 
-    def extend(self, highs: Sequence[int], lows: Sequence[int], rows: list[int]) -> None:
-        """Say that rows have these numbers.
+    def put(self, highs: Sequence[int], lows: Sequence[int], rows: list[int]) -> None:
+        """Say that rows have these numbers; they are found by them once `chain` was called.
 
         Args:
             highs: The first 64 bits of each number.
@@ -242,14 +245,19 @@ class RowsOf(Mapping[int, list[int]]):
             rows: One for each number, in order, and beyond all that came before.
         """
         self._rows.fromlist(rows)
-        self._chains.extend(highs, lows)
+        self._chains.put(highs, lows)
+
+    def chain(self) -> None:
+        """Let all rows be found."""
+        self._chains.chain()
 
     def add(self, number: int, row: int) -> None:
         """Say that a row has a number; it may be an earlier row that had none, or another one."""
         if self._rows and row <= self._rows[-1]:
             entry = len(self._rows)
             self._late[entry], self._late_entries[row], row = row, entry, self._rows[-1]
-        self.extend([number >> 64], [number & LOW], [row])
+        self.put([number >> 64], [number & LOW], [row])
+        self.chain()
 
     def discard(self, row: int) -> None:
         """Say that a row has no number any more."""

@@ -26,7 +26,7 @@ from mq_server.chains import NumberOf, Parts, RowOf, RowsOf
 from mq_server.errors import Problem
 from mq_server.intake import Batch, Line, taken_in
 from mq_server.names import ID_LENGTH, id_number, id_text, is_id, parse_ids, parse_time
-from mq_server.orders import Sums, are_in_order, sorted_rows
+from mq_server.orders import Sums, sorted_rows, stay_in_order
 
 ID_BITS_PER_CHARACTER = 5
 _BATCH_LINES = 256
@@ -203,8 +203,11 @@ class ChannelIndex:
                 self._append(batch)
             else:
                 self._append(batch.only(new))
+                self.rows.chain()
                 for place in sorted({*range(len(batch))} - {*new}):
                     self._take_again(batch.only([place]))
+        self.rows.chain()
+        self.replies.chain()
 
     def prepare(self) -> None:
         """Do what the first answer would have to, as far as it takes long."""
@@ -216,26 +219,24 @@ class ChannelIndex:
         if not batch.lines:
             return
         first, number_of = len(self), self._names.numbers.__getitem__
-        if self._in_time_order:
-            keys = ((self.times_us, batch.times_us), (self.ids_high, batch.highs), (self.ids_low, batch.lows))
-            self._in_time_order = are_in_order(*([*column[-1:], *values] for column, values in keys))
+        keys, new_keys = (self.times_us, self.ids_high, self.ids_low), (batch.times_us, batch.highs, batch.lows)
+        self._in_time_order = self._in_time_order and stay_in_order(keys, new_keys)
         offsets, line_numbers, texts = zip(*batch.lines, strict=True)
         self.offsets.fromlist([*offsets])
         self.lengths.fromlist([*map(len, texts)])
         self.lines.fromlist([*line_numbers])
         self.times_us.fromlist(batch.times_us)
-        self.senders.fromlist([*map(number_of, batch.senders)])
-        self.types.fromlist([*map(number_of, batch.types)])
-        self.scenes.fromlist([*map(number_of, batch.scenes)])
-        self.rows.extend(batch.highs, batch.lows)
+        for column, names in zip(self.named(), (batch.senders, batch.types, batch.scenes), strict=True):
+            column.fromlist([*map(number_of, names)])
+        self.rows.put(batch.highs, batch.lows)
         parents = {row: parent for row, parent in enumerate(batch.replies_to, first) if parent is not None}
         try:
             highs, lows = parse_ids([*parents.values()])
         except ValueError:
-            wrong = {row for row, parent in parents.items() if self._linked(row, "reply_to", parent) is None}
-            parents = {row: parent for row, parent in parents.items() if row not in wrong}
+            parents = {row: text for row, text in parents.items() if self._linked(row, "reply_to", text) is not None}
             highs, lows = parse_ids([*parents.values()])
-        self.replies.extend(highs, lows, [*parents])
+        if parents:
+            self.replies.put(highs, lows, [*parents])
         for place in batch.rare:
             self._link(first + place, batch.fields[place])
 

@@ -108,6 +108,10 @@ class IndexFile:
         """Whether there is one."""
         return self._path.exists()
 
+    def has_folder(self) -> bool:
+        """Whether there is runtime state of this machine, without which nothing is kept."""
+        return self._path.parent.parent.is_dir()
+
     def save(self, snapshot: Snapshot, names: Names, *, anew: bool) -> None:
         """Write it, if that can be done and nobody else is just doing so. No folder of runtime state is made.
 
@@ -119,7 +123,7 @@ class IndexFile:
         """
         new = self._path.with_suffix(".new")
         with suppress(OSError, MailError):
-            if not self._path.parent.parent.is_dir():
+            if not self.has_folder():
                 return
             self._path.parent.mkdir(exist_ok=True)
             with self._lock.held(0.0):

@@ -14,13 +14,12 @@ from typing import Any
 
 import orjson
 
-from mq_server.message import FLAT, fault_in, why_not_json
+from mq_server.message import FLAT, fault_in, needed_of, why_not_json
 from mq_server.names import parse_ids, parse_times
 
 Line = tuple[int, int, bytes]
 """Where its bytes start in the file; its line number, from 1; its bytes without the line end."""
 _text_of = itemgetter(2)
-_NEEDED = tuple(map(itemgetter, ("id", "timestamp", "sender", "msg_type", "payload")))
 _USUAL = frozenset({"id", "timestamp", "channel", "sender", "msg_type", "scene", "reply_to", "payload"})
 _TEXT, _TEXT_OR_NONE, _OBJECT = {str}, {str, type(None)}, {dict}
 
@@ -36,8 +35,8 @@ class Batch:
     lows: Sequence[int]
     """The last 64 bits."""
     times_us: list[int]
-    senders: list[str]
-    types: list[str]
+    senders: Sequence[str]
+    types: Sequence[str]
     scenes: list[str | None]
     replies_to: list[str | None]
     rare: list[int]
@@ -88,7 +87,9 @@ def _checked(lines: Sequence[Line], decoded: Sequence[dict[str, Any]]) -> Batch:
     Raises:
         KeyError, TypeError, ValueError: One of them has a fault. Without it, only the rare and the nested may have one.
     """
-    ids, timestamps, senders, types, payloads = ([*map(value_of, decoded)] for value_of in _NEEDED)
+    if not decoded:
+        return Batch((), (), (), (), [], (), (), [], [], [], [])
+    ids, timestamps, senders, types, payloads = zip(*map(needed_of, decoded), strict=True)
     channels, scenes, replies_to = ([*map(dict.get, decoded, repeat(key))] for key in ("channel", "scene", "reply_to"))
     names = {*senders, *types}
     if not (
@@ -98,7 +99,7 @@ def _checked(lines: Sequence[Line], decoded: Sequence[dict[str, Any]]) -> Batch:
         and _OBJECT.issuperset(map(type, payloads))
     ):
         raise ValueError("one of these values is of another kind")
-    usual = (len(_NEEDED) + 3) * len(decoded) - channels.count(None) - scenes.count(None) - replies_to.count(None)
+    usual = len(_USUAL) * len(decoded) - channels.count(None) - scenes.count(None) - replies_to.count(None)
     rare = []
     if sum(map(len, decoded)) != usual:
         rare = [place for place, is_usual in enumerate(map(_USUAL.issuperset, decoded)) if not is_usual]

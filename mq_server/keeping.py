@@ -24,6 +24,7 @@ import gc
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, islice
 from typing import Generic, Protocol, TypeVar
 
 from mq_server.blocks import IN_USE_S, Block
@@ -37,6 +38,7 @@ from mq_server.store import ARCHIVE, SUFFIX, Store
 
 _INLINE_BYTES = 256 * 1024
 _INLINE_ROWS = 1000
+_BLOCKS_AT_ONCE = 32
 _FEW_LINES = 100
 _COLLECTED_BYTES = 64 * 1024  # they are taken in within half a millisecond
 _ATTEMPTS = 20
@@ -295,7 +297,7 @@ class Mailbox(Tracked[ChannelIndex]):
         if rows < _KEPT_ROWS or (rows - self._kept_rows) * _KEPT_AGAIN <= rows:
             return
         settled = all(view.settled for view in (self.view, *self._archive.values())) and not self._retry_at
-        if settled and (self._keeping is None or self._keeping.done()):
+        if settled and (self._keeping is None or self._keeping.done()) and self._file.has_folder():
             snapshot = Snapshot.of(self.reading, self.view, self._archive)
             save = asyncio.to_thread(self._file.save, snapshot, self._names, anew=not self._kept_rows)
             # As a task it begins after the answer for which the file was read, and does not fight over the interpreter.
@@ -371,14 +373,16 @@ async def _take_anew(reading: Reading, change: Change) -> None:
 
 
 def _take(reading: Reading, change: Change) -> None:
-    for block in change.blocks():
+    blocks = change.blocks()
+    while block := next(blocks, None):
+        some = chain([block], islice(blocks, _BLOCKS_AT_ONCE - 1))
         with _uncollected():
-            reading.extend(block.lines())
+            reading.extend(chain.from_iterable(map(Block.lines, some)))
 
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Without the garbage collector, for some milliseconds.
+    """Without the garbage collector, for some tenths of a second.
 
     The thousands of objects that a block of lines is decoded to are in no cycles, and gone soon. To look through them
     would take a tenth of the time; and since they seem to pile up, all others of the process would be looked through

@@ -16,11 +16,18 @@ _SORTED_ROWS = 1 << 15
 _SAMPLED = 64
 
 
-def are_in_order(times_us: Sequence[int], highs: Sequence[int], lows: Sequence[int]) -> bool:
-    """Whether they are in (timestamp, id) order; the ids are given as their first and their last 64 bits."""
-    return all(map(lt, times_us, times_us[1:])) or all(
-        one <= other for one, other in pairwise(zip(times_us, highs, lows, strict=True))
-    )
+def stay_in_order(columns: Sequence[array[int]], new: Sequence[Sequence[int]]) -> bool:
+    """Whether rows that are in (timestamp, id) order still are with some more behind them.
+
+    Args:
+        columns: The timestamps, the first 64 bits of the ids, and the last 64 bits.
+        new: The same of the rows that come.
+    """
+    times_us = [*columns[0][-1:], *new[0]]
+    if all(map(lt, times_us, times_us[1:])):
+        return True
+    keys = zip(*([*column[-1:], *values] for column, values in zip(columns, new, strict=True)), strict=True)
+    return all(one <= other for one, other in pairwise(keys))
 
 
 def sorted_rows(times_us: array[int], identity: Callable[[int], int]) -> Iterator[list[int]]:

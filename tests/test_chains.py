@@ -40,7 +40,8 @@ def halves_of(numbers: list[int]) -> tuple[list[int], list[int]]:
 def test_all_entries_of_a_number_are_found_and_no_others(parts: list[list[int]], others: list[int], bits: int) -> None:
     table, model = Chains(), list[int]()
     for part in parts:
-        table.extend(*halves_of(part))
+        table.put(*halves_of(part))
+        table.chain()
         model += part
         for number in {*model, *others}:
             expected = [entry for entry, each in enumerate(model) if each == number]
@@ -59,7 +60,8 @@ def test_the_row_of_each_number_is_that_of_the_first_that_came(parts: list[list[
         places = rows.unknown(*halves_of(part))
         for number in part:
             model.setdefault(number, len(model))
-        rows.extend(*halves_of([part[place] for place in places]))
+        rows.put(*halves_of([part[place] for place in places]))
+        rows.chain()
         assert rows == model
         assert list(rows) == list(model)
         assert (other in rows, rows.get(other), rows.get(other, -7)) == (
@@ -102,6 +104,26 @@ def test_a_large_table_grows_without_being_rehashed(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(chains, "_REHASHED_ENTRIES", 1 << 8)
     table = Chains()
     for number in range(5000):
-        table.extend([0], [number * 0x9E37_79B9_7F4A_7C15 & LOW])
+        table.put([0], [number * 0x9E37_79B9_7F4A_7C15 & LOW])
+        table.chain()
     assert chained < 5000 + 4 * (1 << 8)
     assert all(table.newest(0, number * 0x9E37_79B9_7F4A_7C15 & LOW) == number for number in range(5000))
+
+
+def test_entries_that_come_together_are_chained_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    chained = 0
+    real = Chains._chain
+
+    def counting(self: Chains, lows: list[int], first: int) -> None:
+        nonlocal chained
+        chained += len(lows)
+        real(self, lows, first)
+
+    monkeypatch.setattr(Chains, "_chain", counting)
+    table = Chains()
+    for first in range(0, 5000, 100):
+        table.put([0] * 100, range(first, first + 100))
+    assert not chained
+    table.chain()
+    assert chained == 5000
+    assert all(table.newest(0, number) == number for number in range(5000))

@@ -79,6 +79,17 @@ def test_a_long_reading_is_put_in_order_in_the_thread_that_reads_it(
     assert list(mailbox.reading.by_time()) == [*range(50, 100), *range(50)]
 
 
+def test_a_long_file_is_taken_in_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "_BLOCK_BYTES", 1000)
+    monkeypatch.setattr(keeping, "_INLINE_BYTES", 0)
+    monkeypatch.setattr(keeping, "_BLOCKS_AT_ONCE", 3)
+    mailbox = tracked(tmp_path)
+    append(new_log(tmp_path), b"".join(line(number, text="x" * (3000 if number == 40 else 0)) for number in range(100)))
+    run(mailbox.refresh())
+    assert list(mailbox.reading.lines) == list(range(1, 101))
+    assert [mailbox.reading.rows.get(mailbox.reading.identity(row)) for row in range(100)] == list(range(100))
+
+
 def test_no_garbage_is_looked_for_while_a_long_file_is_taken_in(tmp_path: Path) -> None:
     mailbox = tracked(tmp_path)
     payload = {"lines": [{"who": "Vreni", "text": "x"}] * 20}
