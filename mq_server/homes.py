@@ -110,6 +110,8 @@ class Homes:
             low: Its last bits.
             bits: How many of them, up to 64, are known.
         """
+        if not self._tables:
+            return self._always
         numbers = set()
         for table in self._tables:
             mask = len(table) - 1

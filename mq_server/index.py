@@ -228,7 +228,10 @@ class Index:
             high, low = version >> 64, version & LOW
             for home in self._homes.of(low):
                 heads, mask, lows, highs, before = home.answered
-                entry, entries = heads[low & mask], []
+                entry = heads[low & mask]
+                if entry == NONE:
+                    continue
+                entries = []
                 while entry != NONE:  # as in `_find`
                     if lows[entry] == low and highs[entry] == high:
                         entries.append(entry)

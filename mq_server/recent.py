@@ -147,20 +147,27 @@ class Recent:
         for row, line in enumerate(lines, first):
             self._keep_line(known, row, line)
 
-    def keep(self, known: Known, row: int, line: bytes, message: Message) -> None:
-        """Keep what is shown just now: its line, and instead of a line that was known already the message.
+    def keep(
+        self,
+        known: Sequence[Known],
+        places: Sequence[tuple[ChannelIndex, int]],
+        lines: Sequence[bytes],
+        messages: Sequence[Message],
+    ) -> None:
+        """Keep what is shown just now: each line, and instead of one that was known already the message.
 
         Args:
-            known: What is known of its mailbox.
-            row: Where it stands.
-            line: Its bytes.
-            message: The message.
+            known: For each line what is known of its mailbox.
+            places: Where it stands.
+            lines: Its bytes.
+            messages: Its message.
         """
-        if known.lines.pop(row, None) is None:
-            self._keep_line(known, row, line)
-        elif not message.extra:  # unknown values can't be shared: they may be changed
-            self._make_room(len(line))
-            known.shown[row] = Shown.of(message)
+        for each, (_, row), line, message in zip(known, places, lines, messages, strict=True):
+            if each.lines.pop(row, None) is None:
+                self._keep_line(each, row, line)
+            elif not message.extra:  # unknown values can't be shared: they may be changed
+                self._make_room(len(line))
+                each.shown[row] = Shown.of(message)
 
     def _keep_line(self, known: Known, row: int, line: bytes) -> None:
         if len(line) <= _LINE_LIMIT_BYTES:

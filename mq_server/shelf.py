@@ -325,33 +325,33 @@ class Shelf:
             lengths = (self.index.channels[channel].lengths[row] for channel, row in places)
             within = bisect_right(list(accumulate(lengths)), limit_bytes)
             places = places[: max(1, within)]
-        by_channel: dict[str, list[int]] = {}
-        for number, (channel, _) in enumerate(places):
-            by_channel.setdefault(channel, []).append(number)
+        by_channel: dict[str, list[tuple[int, int]]] = {}
+        for number, (channel, row) in enumerate(places):
+            by_channel.setdefault(channel, []).append((row, number))
         messages: dict[int, Message] = {}
         unread: list[int] = []
+        stands: list[tuple[ChannelIndex, int]] = []
         lines: list[bytes] = []
-        known: dict[str, Known] = {}
-        for channel, numbers in by_channel.items():
-            known[channel] = recent = self._recent.of(self.index.channels[channel])
-            rows = []
-            for number in numbers:
-                row = places[number].row
-                shown = recent.shown.get(row)
-                if shown is None:
-                    unread.append(number)
-                    rows.append(row)
+        known: list[Known] = []
+        for channel, asked in by_channel.items():
+            index = self.index.channels[channel]
+            recent = self._recent.of(index)
+            shown = recent.shown
+            coming = []
+            for row, number in asked:
+                if row in shown:
+                    messages[number] = shown[row].message()
                 else:
-                    messages[number] = shown.message()
-            if rows:
-                lines += self._lines(channel, rows, recent.lines)
+                    coming.append(row)
+                    unread.append(number)
+                    stands.append((index, row))
+                    known.append(recent)
+            if coming:
+                lines += self._lines(channel, coming, recent.lines)
         if unread:
-            at = [places[number] for number in unread]
-            stands = [(self.index.channels[channel], row) for channel, row in at]
             read = messages_of(lines, stands)
             messages.update(zip(unread, read, strict=True))
-            for (channel, row), line, message in zip(at, lines, read, strict=True):
-                self._recent.keep(known[channel], row, line, message)
+            self._recent.keep(known, stands, lines, read)
         return [messages[number] for number in range(len(places))]
 
     def lines(self, places: Sequence[Place]) -> list[Line]:
@@ -375,19 +375,19 @@ class Shelf:
             rows: Which, in any order.
             known: By row, what need not be read from a file.
         """
-        index = self.index.channels[channel]
-        missing = sorted(row for row in rows if row not in known)
-        by_path = {"": missing}
+        index, source = self.index.channels[channel], self._mailboxes[channel].source
+        missing = [row for row in rows if row not in known]
+        missing.sort()
+        by_log: dict[AppendLog, list[int]] = {source: missing}
         if index.archived:
-            by_path = {}
+            by_log = {}
             for row in missing:
-                by_path.setdefault(index.path(row), []).append(row)
+                by_log.setdefault(self._store.at(index.path(row)), []).append(row)
         data: dict[int, bytes] = {}
-        for path, some in by_path.items():
+        offsets, lengths = index.offsets, index.lengths
+        for log, some in by_log.items():
             if some:
-                spans = [(index.offsets[row], index.lengths[row]) for row in some]
-                log = self._store.at(path) if path else self._mailboxes[channel].source
-                data.update(zip(some, log.read_spans(spans), strict=True))
+                data.update(zip(some, log.read_spans([(offsets[row], lengths[row]) for row in some]), strict=True))
         return [data[row] if row in data else known[row] for row in rows]
 
     def problems(self, channels: Iterable[str] | None = None) -> tuple[Problem, ...]:
