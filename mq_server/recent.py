@@ -163,11 +163,12 @@ class Recent:
             messages: Its message.
         """
         for each, (_, row), line, message in zip(known, places, lines, messages, strict=True):
-            if each.lines.pop(row, None) is None:
-                self._keep_line(each, row, line)
-            elif not message.extra:  # unknown values can't be shared: they may be changed
+            is_known = each.lines.pop(row, None) is not None
+            if is_known and not message.extra:  # unknown values can't be shared: they may be changed
                 self._make_room(len(line))
                 each.shown[row] = Shown.of(message)
+            else:
+                self._keep_line(each, row, line)
 
     def _keep_line(self, known: Known, row: int, line: bytes) -> None:
         if len(line) <= _LINE_LIMIT_BYTES:
