@@ -111,6 +111,9 @@ class Shelf:
                 months = self._store.months()
                 for name in changed:
                     await self._refresh_channel(name, months)
+            if channels is None:
+                for _ in self.index.catch_up():
+                    await asyncio.sleep(0)
 
     def _changed(self, channels: Iterable[str] | None) -> list[str]:
         """Those of the channels of which something has to be taken in; mostly none, which is seen without waiting."""
