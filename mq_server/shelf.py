@@ -24,11 +24,10 @@ from mq_server.columns import ChannelIndex, Place
 from mq_server.delivery import ReaderState, ReceiptIndex, Rows, Unread
 from mq_server.errors import Problem, Stale, Unsteady
 from mq_server.index import Index
-from mq_server.keeping import Mailbox, Tracked
+from mq_server.keeping import Mailbox, Tracked, Unchanged
 from mq_server.message import Message
 from mq_server.names import format_time, id_number
 from mq_server.recent import Known, Line, Recent, messages_of
-from mq_server.stamp import Fingerprint, fingerprints
 from mq_server.store import RECEIPTS, SUFFIX, Listed, Store, channel_of
 from mq_server.watch import Feed, Subscription, Watcher
 from mq_server.writer import MAX_AHEAD_US
@@ -64,10 +63,8 @@ class Shelf:
         self._listed: Listed | None = None
         self._names: set[str] = set()
         """The channels that there are, or have been."""
-        self._kept_up: dict[str, tuple[str, ...]] = {}
-        """The channels that have kept up for as long as their files look as expected, and no name comes or goes."""
-        self._expected: dict[str, Fingerprint | None] = {}
-        """How these files look, by path."""
+        self._unchanged = Unchanged()
+        """Of these, those that have kept up as long as no name of a file comes or goes."""
         self.version = 0
         """Another one whenever something was taken in."""
         self._all_standing: _Standing | None = None
@@ -124,44 +121,17 @@ class Shelf:
         if listed is not self._listed:
             self._listed = listed
             self._names = {*listed.channels, *self._mailboxes}
-            self._doubt_all()
+            self._unchanged.doubt_all()
             self.version += 1
-        try:
-            found = fingerprints(self._expected)
-        except OSError:
-            self._doubt_all()
-        else:
-            self._doubt_changed(found)
-        behind: list[str] = []
-        if len(self._kept_up) == len(self._names):
-            return behind
-        for name in self._names - self._kept_up.keys():
+        self._unchanged.look()
+        behind = []
+        for name in self._unchanged.others(self._names):
             has_receipts = name in listed.receipts
             if not self._has_kept_up(name, listed.months, has_receipts=has_receipts):
                 behind.append(name)
             elif not listed.months and self._mailboxes[name].view is not ABSENT:
-                files = (self._mailboxes[name], self._receipts[name])[: 1 + has_receipts]
-                self._kept_up[name] = tuple(file.path for file in files)
-                self._expected.update((file.path, file.view.fingerprint) for file in files)
+                self._unchanged.add(name, (self._mailboxes[name], self._receipts[name])[: 1 + has_receipts])
         return behind
-
-    def _doubt(self, name: str) -> None:
-        """Look more closely next time whether a channel has kept up."""
-        for path in self._kept_up.pop(name, ()):
-            del self._expected[path]
-
-    def _doubt_all(self) -> None:
-        self._kept_up.clear()
-        self._expected.clear()
-
-    def _doubt_changed(self, found: Sequence[tuple[int, ...]]) -> None:
-        """The same for those whose files are not as expected."""
-        expected = [*self._expected.values()]
-        if found != expected:
-            looks = zip(self._expected, found, expected, strict=True)
-            changed = {path for path, now, before in looks if now != before}
-            for name in [name for name, paths in self._kept_up.items() if not changed.isdisjoint(paths)]:
-                self._doubt(name)
 
     def _has_kept_up(self, name: str, months: Sequence[str], *, has_receipts: bool = True) -> bool:
         mailbox = self._mailboxes.get(name)
@@ -183,14 +153,14 @@ class Shelf:
         self._rereads = True
         async with self._refreshing:
             for name in self._mailboxes:
-                self._doubt(name)
+                self._unchanged.doubt(name)
                 self._mailboxes[name].distrust()
                 self._receipts[name].distrust()
         await self.refresh()
 
     def distrust(self, channel: str) -> None:
         """Read a mailbox anew next time: it does not hold what its index says, though its file looks the same."""
-        self._doubt(channel)
+        self._unchanged.doubt(channel)
         self._mailboxes[channel].distrust()
 
     async def consistent(self, channels: Iterable[str] | None, answer: Callable[[], T]) -> T:
@@ -271,7 +241,7 @@ class Shelf:
 
     async def _refresh_channel(self, name: str, months: Iterable[str]) -> None:
         self._names.add(name)
-        self._doubt(name)  # until it is seen again that it has: who is cancelled here leaves it half done
+        self._unchanged.doubt(name)  # until it is seen again that it has: who is cancelled here leaves it half done
         mailbox = self._mailboxes.get(name)
         if mailbox is None:
             receipts = self._store.receipts(name)
