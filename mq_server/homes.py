@@ -14,7 +14,7 @@ The table
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from operator import attrgetter, itemgetter
 
 from mq_server.chains import Probe
@@ -23,6 +23,7 @@ from mq_server.columns import ChannelIndex
 _LONG_ROWS = 1 << 14  # to take in so many takes some milliseconds
 _MOST_NUMBERS = (1 << 16) - 1
 _FIRST_SLOTS = 1 << 10
+_STEP_ENTRIES = 1 << 13
 _rewritten = attrgetter("rewritten")
 
 
@@ -68,16 +69,34 @@ class Homes:
         self._numbers: dict[str, int] = {}
         self._numbered: list[Home | None] = [None]
         self._always: list[Home] = []
+        self._behind: list[Home] = []
         self._tables: list[array[int]] = []
         self._room = 0
 
     def keep_up(self, channels: Mapping[str, ChannelIndex], change: int) -> None:
-        """Take in what has come since the last time.
+        """Take in what has come since the last time; arguments as in `catch_up`."""
+        for _ in self.catch_up(channels, change):
+            pass
+
+    def catch_up(self, channels: Mapping[str, ChannelIndex], change: int) -> Iterator[None]:
+        """The same in steps of some milliseconds; who does not go through with it leaves the rest to the next.
 
         Args:
             channels: The mailboxes.
             change: Another number if any of them has changed.
         """
+        self._look(channels, change)
+        if self._behind and not self._tables:
+            self._open(2 * sum(len(home.rows.lows) + len(home.answered.lows) for home in self._behind))
+        entries = 0
+        while self._behind:
+            entries += self._take_in(self._behind.pop())
+            if entries >= _STEP_ENTRIES:
+                entries = 0
+                yield
+
+    def _look(self, channels: Mapping[str, ChannelIndex], change: int) -> None:
+        """See what has changed."""
         indexes = [*channels.values()]
         if indexes != self._indexes:
             self._exchange(channels)
@@ -93,7 +112,7 @@ class Homes:
         self._by_newest = None
         for home in changed:
             home.look()
-        self._take_in([home for home in changed if home.number])
+        self._behind += [home for home in changed if home.number]
         self.has_corrections = any(index.replaces for index in indexes)
 
     def by_newest(self) -> list[tuple[int, ChannelIndex]]:
@@ -110,6 +129,8 @@ class Homes:
             low: Its last bits.
             bits: How many of them, up to 64, are known.
         """
+        if not self._tables:
+            return self._always
         numbers = set()
         for table in self._tables:
             mask = len(table) - 1
@@ -144,14 +165,13 @@ class Homes:
             return Home(name, index, 0)
         return Home(name, index, self._numbers.setdefault(name, len(self._numbers) + 1))
 
-    def _take_in(self, homes: list[Home]) -> None:
-        if not self._tables:
-            self._open(2 * sum(len(home.rows.lows) + len(home.answered.lows) for home in homes))
-        for home in homes:
-            taken = home.taken
-            for column, first in zip((home.rows.lows, home.answered.lows), taken, strict=True):
-                self._put_in(column[first:], home.number)
-            home.taken = len(home.rows.lows), len(home.answered.lows)
+    def _take_in(self, home: Home) -> int:
+        """Put what is new in a mailbox into the table; how many entries that was."""
+        columns, taken = (home.rows.lows, home.answered.lows), home.taken
+        for column, first in zip(columns, taken, strict=True):
+            self._put_in(column[first:], home.number)
+        home.taken = len(columns[0]), len(columns[1])
+        return sum(home.taken) - sum(taken)
 
     def _put_in(self, lows: array[int], number: int) -> None:
         table, mask, room = self._tables[-1], len(self._tables[-1]) - 1, self._room

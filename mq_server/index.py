@@ -57,6 +57,10 @@ class Index:
     def __len__(self) -> int:
         return sum(map(len, self.channels.values()))
 
+    def catch_up(self) -> Iterator[None]:
+        """Do what the first question would have to after many rows have come, in steps of some milliseconds."""
+        return self._homes.catch_up(self.channels, self.names.change)
+
     def find(self, identity: int) -> Place | None:
         """The place of a message, the first by channel name if it has copies."""
         self._homes.keep_up(self.channels, self.names.change)
@@ -228,7 +232,10 @@ class Index:
             high, low = version >> 64, version & LOW
             for home in self._homes.of(low):
                 heads, mask, lows, highs, before = home.answered
-                entry, entries = heads[low & mask], []
+                entry = heads[low & mask]
+                if entry == NONE:
+                    continue
+                entries = []
                 while entry != NONE:  # as in `_find`
                     if lows[entry] == low and highs[entry] == high:
                         entries.append(entry)

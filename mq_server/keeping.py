@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from mq_server.blocks import IN_USE_S, Block
 from mq_server.columns import ChannelIndex, Names
@@ -33,7 +33,7 @@ from mq_server.errors import Problem
 from mq_server.indexfile import Snapshot
 from mq_server.logfile import ABSENT, Change, LogFile, Look, View
 from mq_server.names import id_text
-from mq_server.stamp import Fingerprint
+from mq_server.stamp import Fingerprint, fingerprints
 from mq_server.store import ARCHIVE, SUFFIX, Store
 
 _INLINE_BYTES = 256 * 1024
@@ -149,6 +149,53 @@ class Tracked(Generic[R]):
         changed = fault != self.fault
         self.reading, self.view, self.fault = self._new(), View(), fault
         return changed
+
+
+class Unchanged:
+    """Channels that have nothing to take in while their files look as they did: all are looked at in one go."""
+
+    def __init__(self) -> None:
+        self._paths: dict[str, list[str]] = {}
+        self._expected: dict[str, Fingerprint | None] = {}
+
+    def add(self, channel: str, files: Iterable[Tracked[Any]]) -> None:
+        """Add a channel.
+
+        Args:
+            channel: Its name.
+            files: Its files, which are there, and have nothing to take in.
+        """
+        looks = {file.path: file.view.fingerprint for file in files}
+        self._paths[channel] = [*looks]
+        self._expected |= looks
+
+    def others(self, channels: set[str]) -> set[str]:
+        """Those of some channels, these among them, which may have something to take in."""
+        return channels - self._paths.keys() if len(channels) > len(self._paths) else set()
+
+    def doubt(self, channel: str) -> None:
+        """Leave out a channel."""
+        for path in self._paths.pop(channel, ()):
+            del self._expected[path]
+
+    def doubt_all(self) -> None:
+        """Leave out all of them."""
+        self._paths.clear()
+        self._expected.clear()
+
+    def look(self) -> None:
+        """Leave out those whose files look otherwise now."""
+        try:
+            found = fingerprints(self._expected)
+        except OSError:
+            self.doubt_all()
+            return
+        expected = [*self._expected.values()]
+        if found != expected:
+            looks = zip(self._expected, found, expected, strict=True)
+            changed = {path for path, now, before in looks if now != before}
+            for channel in [channel for channel, paths in self._paths.items() if not changed.isdisjoint(paths)]:
+                self.doubt(channel)
 
 
 class Mailbox(Tracked[ChannelIndex]):

@@ -16,6 +16,7 @@ from mq_server.names import id_number, id_text
 
 _LIMIT_BYTES = 4 * 1024 * 1024
 _LINE_LIMIT_BYTES = 64 * 1024
+_MANY_LINES = 8  # fewer take less time one by one
 _MESSAGE_BYTES = 1000  # about what is kept of a message beside its line
 _PAYLOAD = Message._fields.index("payload")
 
@@ -64,21 +65,19 @@ def messages_of(lines: Sequence[bytes], places: Sequence[tuple[ChannelIndex, int
     Raises:
         Stale: A file no longer holds what its index says; refresh and ask again.
     """
-    batch, _ = taken_in([(place, 0, line) for place, line in enumerate(lines)])
-    highs = [index.ids_high[row] for index, row in places]
-    lows = [index.ids_low[row] for index, row in places]
-    if [*batch.highs] != highs or [*batch.lows] != lows:
-        read = {line[0]: number for line, *number in zip(batch.lines, batch.highs, batch.lows, strict=True)}
-        raise Stale(
-            next(
-                index.channel
-                for place, (index, _) in enumerate(places)
-                if read.get(place) != [highs[place], lows[place]]
-            )
-        )
+    if len(lines) >= _MANY_LINES:
+        batch, _ = taken_in([(place, 0, line) for place, line in enumerate(lines)])
+        highs = [index.ids_high[row] for index, row in places]
+        lows = [index.ids_low[row] for index, row in places]
+        if [*batch.highs] == highs and [*batch.lows] == lows:
+            return [
+                message_of(fields, index.channel, index.lines[row], row in index.replaces)
+                for fields, (index, row) in zip(batch.fields, places, strict=True)
+            ]
+    # Few of them, or one that is not what it should be.
     return [
-        message_of(fields, index.channel, index.lines[row], row in index.replaces)
-        for fields, (index, row) in zip(batch.fields, places, strict=True)
+        Line(line, index.channel, "", index.lines[row], index.identity(row), row in index.replaces).message()
+        for line, (index, row) in zip(lines, places, strict=True)
     ]
 
 
@@ -147,20 +146,28 @@ class Recent:
         for row, line in enumerate(lines, first):
             self._keep_line(known, row, line)
 
-    def keep(self, known: Known, row: int, line: bytes, message: Message) -> None:
-        """Keep what is shown just now: its line, and instead of a line that was known already the message.
+    def keep(
+        self,
+        known: Sequence[Known],
+        places: Sequence[tuple[ChannelIndex, int]],
+        lines: Sequence[bytes],
+        messages: Sequence[Message],
+    ) -> None:
+        """Keep what is shown just now: each line, and instead of one that was known already the message.
 
         Args:
-            known: What is known of its mailbox.
-            row: Where it stands.
-            line: Its bytes.
-            message: The message.
+            known: For each line what is known of its mailbox.
+            places: Where it stands.
+            lines: Its bytes.
+            messages: Its message.
         """
-        if known.lines.pop(row, None) is None:
-            self._keep_line(known, row, line)
-        elif not message.extra:  # unknown values can't be shared: they may be changed
-            self._make_room(len(line))
-            known.shown[row] = Shown.of(message)
+        for each, (_, row), line, message in zip(known, places, lines, messages, strict=True):
+            is_known = each.lines.pop(row, None) is not None
+            if is_known and not message.extra:  # unknown values can't be shared: they may be changed
+                self._make_room(len(line))
+                each.shown[row] = Shown.of(message)
+            else:
+                self._keep_line(each, row, line)
 
     def _keep_line(self, known: Known, row: int, line: bytes) -> None:
         if len(line) <= _LINE_LIMIT_BYTES:

@@ -23,12 +23,11 @@ from mq_server.columns import ChannelIndex, Place
 from mq_server.delivery import ReaderState, ReceiptIndex, Rows, Unread
 from mq_server.errors import Problem, Stale, Unsteady
 from mq_server.index import Index
-from mq_server.keeping import Mailbox, Tracked
+from mq_server.keeping import Mailbox, Tracked, Unchanged
 from mq_server.logfile import ABSENT, LogFile, View
 from mq_server.message import Message
 from mq_server.names import format_time, id_number
 from mq_server.recent import Known, Line, Recent, messages_of
-from mq_server.stamp import Fingerprint, fingerprints
 from mq_server.store import RECEIPTS, SUFFIX, Listed, Store, channel_of
 from mq_server.watch import Feed, Subscription, Watcher
 from mq_server.writer import MAX_AHEAD_US
@@ -64,10 +63,8 @@ class Shelf:
         self._listed: Listed | None = None
         self._names: set[str] = set()
         """The channels that there are, or have been."""
-        self._kept_up: dict[str, tuple[str, ...]] = {}
-        """The channels that have kept up for as long as their files look as expected, and no name comes or goes."""
-        self._expected: dict[str, Fingerprint | None] = {}
-        """How these files look, by path."""
+        self._unchanged = Unchanged()
+        """Of these, those that have kept up as long as no name of a file comes or goes."""
         self.version = 0
         """Another one whenever something was taken in."""
         self._all_standing: _Standing | None = None
@@ -119,6 +116,9 @@ class Shelf:
                         await self._refresh_channel(name, months)
                     finally:
                         self._taking_in = ""
+            if channels is None:
+                for _ in self.index.catch_up():
+                    await asyncio.sleep(0)
 
     def _changed(self, channels: Iterable[str] | None) -> list[str]:
         """Those of the channels of which something has to be taken in; mostly none, which is seen without waiting."""
@@ -129,44 +129,17 @@ class Shelf:
         if listed is not self._listed:
             self._listed = listed
             self._names = {*listed.channels, *self._mailboxes}
-            self._doubt_all()
+            self._unchanged.doubt_all()
             self.version += 1
-        try:
-            found = fingerprints(self._expected)
-        except OSError:
-            self._doubt_all()
-        else:
-            self._doubt_changed(found)
-        behind: list[str] = []
-        if len(self._kept_up) == len(self._names):
-            return behind
-        for name in self._names - self._kept_up.keys():
+        self._unchanged.look()
+        behind = []
+        for name in self._unchanged.others(self._names):
             has_receipts = name in listed.receipts
             if not self._has_kept_up(name, listed.months, has_receipts=has_receipts):
                 behind.append(name)
             elif not listed.months and self._mailboxes[name].view is not ABSENT:
-                files = (self._mailboxes[name], self._receipts[name])[: 1 + has_receipts]
-                self._kept_up[name] = tuple(file.path for file in files)
-                self._expected.update((file.path, file.view.fingerprint) for file in files)
+                self._unchanged.add(name, (self._mailboxes[name], self._receipts[name])[: 1 + has_receipts])
         return behind
-
-    def _doubt(self, name: str) -> None:
-        """Look more closely next time whether a channel has kept up."""
-        for path in self._kept_up.pop(name, ()):
-            del self._expected[path]
-
-    def _doubt_all(self) -> None:
-        self._kept_up.clear()
-        self._expected.clear()
-
-    def _doubt_changed(self, found: Sequence[tuple[int, ...]]) -> None:
-        """The same for those whose files are not as expected."""
-        expected = [*self._expected.values()]
-        if found != expected:
-            looks = zip(self._expected, found, expected, strict=True)
-            changed = {path for path, now, before in looks if now != before}
-            for name in [name for name, paths in self._kept_up.items() if not changed.isdisjoint(paths)]:
-                self._doubt(name)
 
     def _has_kept_up(self, name: str, months: Sequence[str], *, has_receipts: bool = True) -> bool:
         mailbox = self._mailboxes.get(name)
@@ -210,14 +183,14 @@ class Shelf:
         self._rereads = True
         async with self._refreshing:
             for name in self._mailboxes:
-                self._doubt(name)
+                self._unchanged.doubt(name)
                 self._mailboxes[name].distrust()
                 self._receipts[name].distrust()
         await self.refresh()
 
     def distrust(self, channel: str) -> None:
         """Read a mailbox anew next time: it does not hold what its index says, though its file looks the same."""
-        self._doubt(channel)
+        self._unchanged.doubt(channel)
         self._mailboxes[channel].distrust()
 
     async def consistent(self, channels: Iterable[str] | None, answer: Callable[[], T]) -> T:
@@ -301,7 +274,7 @@ class Shelf:
 
     async def _refresh_channel(self, name: str, months: Iterable[str]) -> None:
         self._names.add(name)
-        self._doubt(name)  # until it is seen again that it has: who is cancelled here leaves it half done
+        self._unchanged.doubt(name)  # until it is seen again that it has: who is cancelled here leaves it half done
         mailbox = self._mailboxes.get(name)
         if mailbox is None:
             receipts = self._store.receipts(name)
@@ -369,33 +342,33 @@ class Shelf:
             lengths = (self.index.channels[channel].lengths[row] for channel, row in places)
             within = bisect_right(list(accumulate(lengths)), limit_bytes)
             places = places[: max(1, within)]
-        by_channel: dict[str, list[int]] = {}
-        for number, (channel, _) in enumerate(places):
-            by_channel.setdefault(channel, []).append(number)
+        by_channel: dict[str, list[tuple[int, int]]] = {}
+        for number, (channel, row) in enumerate(places):
+            by_channel.setdefault(channel, []).append((row, number))
         messages: dict[int, Message] = {}
         unread: list[int] = []
+        stands: list[tuple[ChannelIndex, int]] = []
         lines: list[bytes] = []
-        known: dict[str, Known] = {}
-        for channel, numbers in by_channel.items():
-            known[channel] = recent = self._recent.of(self.index.channels[channel])
-            rows = []
-            for number in numbers:
-                row = places[number].row
-                shown = recent.shown.get(row)
-                if shown is None:
-                    unread.append(number)
-                    rows.append(row)
+        known: list[Known] = []
+        for channel, asked in by_channel.items():
+            index = self.index.channels[channel]
+            recent = self._recent.of(index)
+            shown = recent.shown
+            coming = []
+            for row, number in asked:
+                if row in shown:
+                    messages[number] = shown[row].message()
                 else:
-                    messages[number] = shown.message()
-            if rows:
-                lines += self._lines(channel, rows, recent.lines)
+                    coming.append(row)
+                    unread.append(number)
+                    stands.append((index, row))
+                    known.append(recent)
+            if coming:
+                lines += self._lines(channel, coming, recent.lines)
         if unread:
-            at = [places[number] for number in unread]
-            stands = [(self.index.channels[channel], row) for channel, row in at]
             read = messages_of(lines, stands)
             messages.update(zip(unread, read, strict=True))
-            for (channel, row), line, message in zip(at, lines, read, strict=True):
-                self._recent.keep(known[channel], row, line, message)
+            self._recent.keep(known, stands, lines, read)
         return [messages[number] for number in range(len(places))]
 
     def lines(self, places: Sequence[Place]) -> list[Line]:
@@ -419,19 +392,19 @@ class Shelf:
             rows: Which, in any order.
             known: By row, what need not be read from a file.
         """
-        index = self.index.channels[channel]
-        missing = sorted(row for row in rows if row not in known)
-        by_path = {"": missing}
+        index, source = self.index.channels[channel], self._mailboxes[channel].source
+        missing = [row for row in rows if row not in known]
+        missing.sort()
+        by_log: dict[LogFile, list[int]] = {source: missing}
         if index.archived:
-            by_path = {}
+            by_log = {}
             for row in missing:
-                by_path.setdefault(index.path(row), []).append(row)
+                by_log.setdefault(self._store.at(index.path(row)), []).append(row)
         data: dict[int, bytes] = {}
-        for path, some in by_path.items():
+        offsets, lengths = index.offsets, index.lengths
+        for log, some in by_log.items():
             if some:
-                spans = [(index.offsets[row], index.lengths[row]) for row in some]
-                log = self._store.at(path) if path else self._mailboxes[channel].source
-                data.update(zip(some, log.read_spans(spans), strict=True))
+                data.update(zip(some, log.read_spans([(offsets[row], lengths[row]) for row in some]), strict=True))
         return [data[row] if row in data else known[row] for row in rows]
 
     def problems(self, channels: Iterable[str] | None = None) -> tuple[Problem, ...]:

@@ -96,7 +96,8 @@ def windows(
 
     size = _FIRST_ROWS
     while True:
-        while coming and (len(stretches) < size or not newest_first):
+        known = len(stretches)  # of which some may have nothing new for a long time
+        while coming and (len(stretches) < known + size or not newest_first):
             look_into_next()
         if not stretches:
             return

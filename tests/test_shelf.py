@@ -204,13 +204,57 @@ def test_nobody_waits_where_nothing_changed(tmp_path: Path) -> None:
     ask(tmp_path, work)
 
 
-def test_a_payload_belongs_to_whom_it_was_given(tmp_path: Path) -> None:
-    extra = {"mood": ["grim"]}
-    write(tmp_path / "narrator.jsonl", line(0, payload={"blocks": [{"text": "a"}]}), line(1, **extra))
+def test_an_answer_over_all_channels_looks_at_each_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+    real_stat = os.stat
+
+    def counting(path: Any, *rest: Any, **options: Any) -> os.stat_result:
+        looked.append(str(path))
+        return real_stat(path, *rest, **options)
+
+    for number in range(30):
+        append(new_log(tmp_path, f"c{number}"), line(number, id=known_id(number)))
+    write(tmp_path / "receipts" / "c7.jsonl", b"")
 
     async def work(room: Mailroom) -> None:
-        for _ in range(3):
-            scene, other = (await room.history("narrator")).messages
+        async def questions() -> None:
+            await room.activity()
+            await room.thread(known_id(3))
+            await room.message(known_id(3)[-6:])
+
+        await questions()
+        while room._shelf._unchanged.others(room._shelf._names):
+            await questions()  # until files that were just written have been quiet for a while
+        monkeypatch.setattr(os, "stat", counting)
+        for _ in range(2):
+            del looked[:]
+            await questions()
+            files = [path for path in looked if path.endswith(".jsonl")]
+            assert len(files) == 3 * 31 and len({*files}) == 31
+            append(new_log(tmp_path, "c5"), line(99, text="more"))
+            assert (await room.activity()).messages[-1].payload == {"text": "more"}
+            (tmp_path / "c9.jsonl").unlink()
+            assert "c9" not in {message.channel for message in (await room.activity()).messages}
+            append(new_log(tmp_path, "c9"), line(9, id=known_id(9)))
+            write(tmp_path / "receipts" / "c8.jsonl", b"")
+            assert len((await room.activity()).messages) > 30
+            (tmp_path / "receipts" / "c8.jsonl").unlink()
+            await questions()
+
+    ask(tmp_path, work)
+
+
+def test_a_payload_belongs_to_whom_it_was_given(tmp_path: Path) -> None:
+    extra = {"mood": ["grim"]}
+    write(
+        tmp_path / "narrator.jsonl", line(0, payload={"blocks": [{"text": "a"}]}), line(1, **extra), line(2, text="b")
+    )
+
+    async def work(room: Mailroom) -> None:
+        for _ in range(4):
+            scene, other, note = (await room.history("narrator")).messages
+            assert note.payload == {"text": "b"}
+            note.payload["text"] = "changed"
             assert scene.payload == {"blocks": [{"text": "a"}]}
             assert other.extra == extra
             scene.payload["blocks"][0]["text"] = "changed"

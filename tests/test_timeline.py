@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -90,3 +91,24 @@ def test_one_channel_that_outweighs_the_others_makes_no_long_window() -> None:
     channels = [(each.newest_us(), each) for each in [busy, *idle]]
     first: Any = next(windows(channels, lambda _, rows: rows, newest_first=True))
     assert 100 <= len(first) <= 220
+
+
+def test_of_hundreds_of_channels_few_are_looked_into(monkeypatch: pytest.MonkeyPatch) -> None:
+    index = Index()
+    for number in range(300):
+        index.channels[f"c{number}"] = indexed([line(number), line(number + 300)], f"c{number}", index.names)
+    looked_into: list[str] = []
+
+    class Counted(Stretch):
+        def __init__(self, channel: Any, *rest: Any) -> None:
+            looked_into.append(channel.channel)
+            super().__init__(channel, *rest)
+
+    monkeypatch.setattr(timeline, "Stretch", Counted)
+    monkeypatch.setattr(timeline, "_FIRST_ROWS", 10)
+    newest = list(islice(index.timeline(Filter(), newest_first=True), 25))
+    assert [at.channel for at in newest] == [f"c{number}" for number in range(299, 274, -1)]
+    assert len(looked_into) == 10 + 20
+    del looked_into[:]
+    assert len([*index.timeline(Filter(since_us=START_US + 590_000))]) == 10
+    assert len(looked_into) == 10
