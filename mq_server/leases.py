@@ -89,6 +89,10 @@ class Delivery(NamedTuple):
         """The consumer that holds it now, or nothing."""
         return self.consumer if self.consumer and self.deadline.left_s() else ""
 
+    def is_held_by(self, consumer: str, token: str) -> bool:
+        """Whether a consumer holds it now, under the lease of a token if one is given."""
+        return (self.token == token if token else self.consumer == consumer) and self.holder() != ""
+
 
 _NEVER = Delivery()
 _KEPT = {name: "count" if name == "deliveries" else name for name in Delivery._fields if name != "deadline"}

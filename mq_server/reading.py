@@ -230,7 +230,8 @@ class Reader(Selecting):
         if all(identity in self._shelf.reader_state(channel, reader).settled for identity in orders):
             return
         async with self._delivering([channel]) as held:
-            await self._shelf.refresh([channel])
+            if not self._holds(channel, reader, consumer, orders.values()):
+                await self._shelf.refresh([channel])
             settled = self._shelf.reader_state(channel, reader).settled
             fresh = [order for identity, order in orders.items() if identity not in settled]
             whys = [(order, why) for order, why in self._weighed(channel, reader, consumer, fresh) if why]

@@ -87,10 +87,7 @@ class Settling(Burying):
         given = {"ack": ack, "release": release, "reject": reject, "reopen": reopen, "extend": extend}
         named = {op: [ids] if isinstance(ids, str) else list(ids) for op, ids in given.items()}
         self._check_order(channel, named, seek, reader, consumer, reason, delay_s, lease_s, caller)
-        if _needs_all(channel, named, seek):
-            await self._shelf.refresh()
-        elif not self._shelf.is_loaded(channel):
-            await self._shelf.refresh([channel])
+        await self._shelf.refresh(None if _needs_all(channel, named, seek) else [channel])
         self._existing(channel)
         self._check_reader(channel, reader, caller)
         if channel == DEAD_LETTERS and named["reopen"]:
@@ -107,7 +104,8 @@ class Settling(Burying):
         async with self._delivering([channel]) as held:
             if seek is not None:
                 return await self._seek(held, channel, reader, by, seek)
-            await self._shelf.refresh([channel])
+            if not self._holds(channel, reader, by, orders):
+                await self._shelf.refresh([channel])
             settled = await self._carry_out(
                 held, channel, reader, by, orders, reason or "rejected", delay_s, lease_s or 0.0, let_go=True
             )
@@ -202,6 +200,19 @@ class Settling(Burying):
         return Order(op, identity, message_id, token)
 
     # --- carrying out; the channel's deliveries are held still and its files are taken in --------------------------
+
+    def _holds(self, channel: str, reader: str, consumer: str, orders: Iterable[Order]) -> bool:
+        """Whether these are nothing but acknowledgements of what a consumer holds.
+
+        Then what was known of the files just before will do: while it is held nobody else settles it on this machine,
+        and what git brings might as well come a moment later. So others need not wait for one more look.
+        """
+        deliveries = self._store.leases(channel).of(reader)
+        for order in orders:
+            delivery = deliveries.get(order.identity)
+            if order.op != "ack" or delivery is None or not delivery.is_held_by(consumer, order.token):
+                return False
+        return True
 
     async def _carry_out(
         self,
