@@ -118,7 +118,40 @@ def test_a_claim_and_its_acknowledgement_look_at_the_files_once_each(
         page = await room.read("narrator", lease_s=60, limit=2)
         assert looks == ["one"], "under the lock"
         await room.settle("narrator", ack=[lease.name for lease in page.leases])
-        assert looks == ["one", "one"]
+        assert looks == ["one", "one"], "before it is taken: others wait for it"
+
+    with_rooms(tmp_path, work, 1)
+
+
+def test_an_ack_whose_lease_ends_while_it_waits_for_its_turn_settles_nothing(tmp_path: Path, clock: Clock) -> None:
+    numbered(tmp_path, 0)
+
+    async def work(one: Mailroom, two: Mailroom) -> None:
+        page = await claimed(one, "one", lease_s=10)
+        theirs, ours = two._store.leases("narrator"), one._store.leases("narrator")
+        async with theirs.lock.held_by_task(SLACK_S):
+            acking = asyncio.create_task(one.settle("narrator", ack=names(page), consumer="one"))
+            while not ours.lock._askers:
+                await asyncio.sleep(0)
+            clock.now_s += 11
+            theirs.refresh()
+            theirs.claim("narrator", "two", {id_number(known_id(0)): known_id(0)}, 60)
+        with pytest.raises(NotSettled, match="two holds it now"):
+            await acking
+        assert await unread(one, reader="narrator", consumer="one") == []
+        assert await unread(two, reader="narrator", consumer="two") == [0]
+
+    with_rooms(tmp_path, work)
+
+
+def test_what_is_taken_has_no_next_page(tmp_path: Path) -> None:
+    numbered(tmp_path, *range(4))
+
+    async def work(room: Mailroom) -> None:
+        assert (await room.read("narrator", limit=1)).next
+        for question in ({"lease_s": 60.0}, {"ack": True}):
+            page = await room.read("narrator", limit=1, **question)
+            assert page.next is None and page.remaining, "by position nothing can be taken: who wants more asks again"
 
     with_rooms(tmp_path, work, 1)
 

@@ -227,6 +227,19 @@ def test_what_is_settled_is_held_by_nobody_and_if_delivered_again_counts_from_th
     assert holders(leases) == {A: "two"}
 
 
+def test_what_was_claimed_together_shares_a_delivery_and_goes_its_own_way_later(tmp_path: Path, clock: Clock) -> None:
+    leases = opened(tmp_path)
+    claim(leases, A, B, C)
+    with held(leases):
+        leases.settle(READER, named(B))
+    for each in (leases, opened(tmp_path)):
+        each.refresh()
+        of = each.of(READER)
+        assert of[A] is of[C] is not of[B]
+        assert not of[A].settled and of[B].settled
+        assert set(each.claimed(READER)) == set(each.withheld(READER)) == {A, C}
+
+
 def test_readers_have_their_deliveries_apart(tmp_path: Path, clock: Clock) -> None:
     leases = opened(tmp_path)
     claim(leases, A)
