@@ -18,8 +18,9 @@ from mq_server.names import check_name, id_number, is_id
 from mq_server.outcomes import Lease
 from mq_server.room import channel_matcher, is_glob
 from mq_server.selecting import Question, Selecting
-from mq_server.settling import Ids, Order
+from mq_server.settling import Ids
 from mq_server.watch import RESCAN_S
+from mq_server.weighing import Order
 
 
 class Reader(Selecting):

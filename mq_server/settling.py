@@ -8,34 +8,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from math import ceil
-from typing import NamedTuple
 
 from mq_server.burying import Burying
 from mq_server.columns import ChannelIndex
-from mq_server.delivery import Receipt
 from mq_server.errors import InvalidRequest, MailError, NotSettled, UnknownReference
 from mq_server.leases import Delivery
 from mq_server.names import DEAD_LETTER, DEAD_LETTERS, check_name, format_time, id_number, id_text, is_id
-from mq_server.outcomes import DONE, Refusal, Settled
+from mq_server.outcomes import Refusal, Settled
 from mq_server.room import HeldStill
+from mq_server.weighing import Order, why_not
 from mq_server.writer import MAX_AHEAD_US
 
 _MAX_DELAY_S = 7 * 86400
 _REASON_CHARACTERS = 2000
-_BY_LEASE = ("release", "extend")
 Ids = str | Sequence[str]
-
-
-class Order(NamedTuple):
-    """What is to be done with one message, whose id is given as number and text. `token` is that of a lease, empty if
-    the message was named by its id alone.
-    """
-
-    op: str
-    identity: int
-    id: str
-    token: str = ""
 
 
 class Settling(Burying):
@@ -229,9 +215,9 @@ class Settling(Burying):
     ) -> Settled:
         done: dict[str, dict[int, str]] = {}
         refused = []
-        for order, why_not in self._weighed(channel, reader, consumer, orders):
-            if why_not:
-                refused.append(Refusal(id=order.id, why=why_not))
+        for order, why in self._weighed(channel, reader, consumer, orders):
+            if why:
+                refused.append(Refusal(id=order.id, why=why))
             else:
                 done.setdefault(order.op, {})[order.identity] = order.id
         leases = self._store.leases(channel)
@@ -278,7 +264,7 @@ class Settling(Burying):
                 receipt, delivery = state.settled.get(identity), deliveries.get(identity)
                 if delivery is not before:  # what was claimed together shares one
                     before, holder = delivery, delivery.holder() if delivery else ""
-                yield order, _why_not(order, reader, consumer, receipt, passed, delivery, holder)
+                yield order, why_not(order, reader, consumer, receipt, passed, delivery, holder)
 
     def _sought_us(self, channel: str, seek: str) -> int:
         """The time that a seek leads to.
@@ -368,45 +354,3 @@ def _needs_all(channel: str, named: Mapping[str, Sequence[str]], seek: str | Non
     """Whether names have to be looked up in all mailboxes: the ends of ids, and what a seek names."""
     texts = [text.partition("@")[0] for texts in named.values() for text in texts]
     return seek is not None or channel == DEAD_LETTERS or not all(map(is_id, texts))
-
-
-def _why_not(
-    order: Order,
-    reader: str,
-    consumer: str,
-    receipt: Receipt | None,
-    passed: bool,
-    delivery: Delivery | None,
-    holder: str,
-) -> str:
-    """Why an order can't be carried out; empty when it can.
-
-    Args:
-        order: What is to be done.
-        reader: Whose message it is.
-        consumer: Who wants it done.
-        receipt: What says that it was settled.
-        passed: Whether the reader has sought past it.
-        delivery: How far it had come on its way.
-        holder: Who holds it now, if anybody does.
-    """
-    if order.op == "reopen":
-        return "" if receipt or passed else "is unread already"
-    if receipt:
-        when = format_time(receipt.time_us)
-        return f"{DONE[receipt.op]} already by {receipt.consumer} at {when}; reopen makes it unread again"
-    if passed and order.op != "ack":
-        return f"counts as read since {reader} sought past it; reopen makes it unread again"
-    if delivery and delivery.settled:
-        delivery = None  # of the time before it was reopened on another branch
-    if delivery and order.token and order.token != delivery.token:
-        return f"this lease is over: {f'{holder} holds it now' if holder else 'claim it again to go on'}"
-    if delivery and holder:
-        if order.token or holder == consumer:
-            return ""
-        return f"held by {holder} for another {ceil(delivery.deadline.left_s())} s"
-    if order.token or (delivery and delivery.consumer == consumer) or order.op in _BY_LEASE:
-        if delivery and delivery.consumer:
-            return f"the lease of {delivery.consumer} has expired: claim it again to go on"
-        return "nobody holds it: claim it first, with lease_s"
-    return ""

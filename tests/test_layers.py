@@ -19,7 +19,7 @@ LAYERS = [
     {"intake", "outcomes"},
     {"answers", "columns", "config", "leaselines", "leaselog", "locks", "moving", "paging", "payloads", "search"},
     {"bells", "delivery", "journal", "leases", "logfile", "presence", "recent", "scenes", "timeline", "vetting"},
-    {"appendlog", "index", "indexfile"},
+    {"appendlog", "index", "indexfile", "weighing"},
     {"writer"},
     {"store"},
     {"watch"},
