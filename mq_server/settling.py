@@ -73,14 +73,15 @@ class Settling(Burying):
         given = {"ack": ack, "release": release, "reject": reject, "reopen": reopen, "extend": extend}
         named = {op: [ids] if isinstance(ids, str) else list(ids) for op, ids in given.items()}
         self._check_order(channel, named, seek, reader, consumer, reason, delay_s, lease_s, caller)
-        await self._shelf.refresh(None if _needs_all(channel, named, seek) else [channel])
+        needs_all = _needs_all(channel, named, seek)
+        await self._shelf.refresh(None if needs_all else [channel])
         self._existing(channel)
         self._check_reader(channel, reader, caller)
         if channel == DEAD_LETTERS and named["reopen"]:
             if any(ids for op, ids in named.items() if op != "reopen") or seek:
                 raise InvalidRequest(["reopen sends dead letters back to where they came from: give it alone"])
             return await self._replay(named["reopen"], reader or channel, consumer or caller)
-        orders = await self._orders(channel, named)
+        orders = await self._orders(channel, named, are_ids=not needs_all)
         reader = reader or channel
         if seek is not None:
             self._sought_us(channel, seek)  # which may refuse, before anything is made
@@ -150,8 +151,13 @@ class Settling(Burying):
             return []
         return [f"lease_s is {lease_s:g}; give seconds up to {limit_s:g} (max_lease_s in mq.toml)"]
 
-    async def _orders(self, channel: str, named: Mapping[str, Sequence[str]]) -> list[Order]:
+    async def _orders(self, channel: str, named: Mapping[str, Sequence[str]], *, are_ids: bool) -> list[Order]:
         """What is meant by the names and leases in the arguments.
+
+        Args:
+            channel: The mailbox.
+            named: What is to be done with which messages.
+            are_ids: Whether all of them are known to be named by their ids.
 
         Raises:
             InvalidRequest: A message is named twice, or is one of another channel.
@@ -160,16 +166,16 @@ class Settling(Burying):
         texts = [(op, text) for op, texts in named.items() for text in texts]
         index = self._index.channels.get(channel)
         try:
-            orders = [self._order(channel, index, op, text) for op, text in texts]
+            orders = [self._order(channel, index, op, text, is_exact=are_ids) for op, text in texts]
         except (UnknownReference, InvalidRequest):
             await self._shelf.refresh()  # it may be new; and this tells a message of another mailbox from none
             index = self._index.channels.get(channel)
-            orders = [self._order(channel, index, op, text) for op, text in texts]
+            orders = [self._order(channel, index, op, text, is_exact=are_ids) for op, text in texts]
         if len({order.identity for order in orders}) < len(orders):
             raise InvalidRequest(["a message is named twice: each can be settled in one way only"])
         return orders
 
-    def _order(self, channel: str, index: ChannelIndex | None, op: str, text: str) -> Order:
+    def _order(self, channel: str, index: ChannelIndex | None, op: str, text: str, *, is_exact: bool) -> Order:
         """What is meant by a name or a lease in an argument.
 
         Raises:
@@ -177,7 +183,7 @@ class Settling(Burying):
             UnknownReference, AmbiguousReference: It names none, or several.
         """
         name, _, token = text.partition("@")
-        message_id = name if is_id(name) else self._id_of(self._resolve(name))
+        message_id = name if is_exact or is_id(name) else self._id_of(self._resolve(name))
         identity = id_number(message_id)
         if index is None or identity not in index.rows:
             if self._index.find(identity) is None:
@@ -194,10 +200,16 @@ class Settling(Burying):
         and what git brings might as well come a moment later. So others need not wait for one more look.
         """
         deliveries = self._store.leases(channel).of(reader)
+        before: Delivery | None = None
         for order in orders:
             delivery = deliveries.get(order.identity)
-            if order.op != "ack" or delivery is None or not delivery.is_held_by(consumer, order.token):
+            if order.op != "ack" or delivery is None:
                 return False
+            if delivery.token != order.token if order.token else delivery.consumer != consumer:
+                return False
+            if delivery is not before and not delivery.holder():  # what was claimed together shares one
+                return False
+            before = delivery
         return True
 
     async def _carry_out(
