@@ -26,6 +26,17 @@ _FIRST_S = 0.001
 _FIRST_PAUSE_S = (0.00002, 0.00005)
 _PAUSE_S = (0.0001, 0.002)
 _MAKE_ATTEMPTS = 20
+_pid = os.getpid()
+"""Of this process; known, since the system is asked for little else as often as for locks."""
+
+
+def _forked() -> None:
+    global _pid
+    _pid = os.getpid()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 if sys.platform == "win32":
     import portalocker
@@ -103,7 +114,8 @@ class FileLock:
 
     def acquire(self, timeout_s: float, *, make: bool = True) -> None:
         """Take the lock, as `held` does; whoever does so releases it."""
-        if not self._threads.acquire(timeout=max(0.0, timeout_s)):
+        # At once first: with a time-out it takes three times as long.
+        if not self._threads.acquire(blocking=False) and not self._threads.acquire(timeout=max(0.0, timeout_s)):
             raise LockTimeout(self.path, timeout_s)
         try:
             self._acquire(time.monotonic() + timeout_s, timeout_s, make)
@@ -202,7 +214,7 @@ class FileLock:
         while True:
             # A forked child shares its parent's lock through an inherited handle, so it must open its own.
             handle = self._handle
-            if handle is None or self._owner_pid != os.getpid():
+            if handle is None or self._owner_pid != _pid:
                 handle = self._open(make)
             try:
                 locked = try_lock(handle)
@@ -224,7 +236,7 @@ class FileLock:
         self._drop()
         handle = self._handle = self._opened(make)
         self._inode = os.fstat(handle).st_ino
-        self._owner_pid = os.getpid()
+        self._owner_pid = _pid
         return handle
 
     def _opened(self, make: bool) -> int:

@@ -218,10 +218,10 @@ class Posting(Writing, Replying, SceneBoard):
         for name in channels:
             if roster and name not in roster and name not in ALWAYS_ALLOWED:
                 raise UnknownChannel(name, roster, roster=True)
-        new = [] if roster else [name for name in channels if self._store.is_new(name)]
+        new = [] if roster else sorted(filter(self._store.is_new, channels))
         if new:
             existing = self._store.channels()[0]
-            for name in sorted(new):
+            for name in new:
                 if near_miss(name, existing):
                     raise UnknownChannel(name, existing)
 

@@ -81,7 +81,7 @@ class Store:
         Raises:
             InvalidName: It is no channel's name.
         """
-        return self._log("", channel)
+        return self._logs.get(channel) or self._log("", channel)  # every post comes here
 
     def kept_index(self, channel: str) -> IndexFile:
         """Where this machine keeps the index of a mailbox."""

@@ -18,7 +18,8 @@ LAYERS = [
     {"message"},
     {"intake", "outcomes"},
     {"answers", "columns", "config", "leaselines", "leaselog", "locks", "moving", "paging", "payloads", "search"},
-    {"bells", "delivery", "journal", "leases", "logfile", "presence", "recent", "scenes", "timeline", "vetting"},
+    {"bells", "delivery", "homes", "journal", "leases", "logfile"}
+    | {"presence", "recent", "scenes", "timeline", "vetting"},
     {"appendlog", "index", "indexfile", "weighing"},
     {"writer"},
     {"store"},
@@ -49,6 +50,7 @@ WITHOUT_IO = {
     "columns",
     "delivery",
     "errors",
+    "homes",
     "index",
     "intake",
     "leaselines",

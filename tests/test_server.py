@@ -8,15 +8,20 @@ import logging
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2 as httpx
 import pytest
 from mcp.client import Client
-from mcp_types import PromptReference, ResourceTemplateReference
+from mcp_types import INVALID_PARAMS, SERVER_INFO_META_KEY, PromptReference, ResourceTemplateReference
+from mcp_types.methods import serialize_server_result
+from mcp_types.version import KNOWN_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
 
+from mq_server.errors import MailError
 from mq_server.mailroom import Mailroom
-from mq_server.server import serving
+from mq_server.server import MailroomServer, serving
+from mq_server.server.calls import Caller
 from mq_server.server.http import fast_loop, security
 from mq_server.server.tools import TOOLS
 from tests.serving import ERAS, TRANSPORTS, address, call, connected, note, run
@@ -156,6 +161,35 @@ def test_a_cancelled_wait_stops_waiting(tmp_path: Path, transport: str, era: str
             await _until(lambda: _waits(client, "narrator"), 0)
 
     run(scenario())
+
+
+@on_both_loops
+def test_whoever_is_answered_at_once_is_not_asked_whether_they_are_still_there(loop: Any) -> None:
+    async def scenario() -> None:
+        asked = 0
+
+        async def receive() -> dict[str, Any]:
+            nonlocal asked
+            asked += 1
+            return {"type": "http.disconnect" if asked > 1 else "http.request"}
+
+        async def answer() -> Any:
+            await asyncio.sleep(0)
+            return "answer"
+
+        caller = Caller(None, receive)
+        assert await caller.stays_for(answer()) == "answer" and not asked
+        with pytest.raises(MailError, match="left"):
+            await caller.stays_for(asyncio.Event().wait())  # type: ignore[arg-type]
+        assert asked == 2
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        cancelled = asyncio.ensure_future(caller.stays_for(asyncio.Event().wait()))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+
+    run(scenario(), loop)
 
 
 @on_both_loops
@@ -355,6 +389,39 @@ def test_calls_and_waits_are_answered_with_plain_json(tmp_path: Path, era: str) 
             answer = await http.post(url, headers=headers, json=wait)
             assert answer.headers["content-type"] == "application/json"
             assert answer.json()["result"]["structuredContent"]["timed_out"] is True
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("tool", ["list_channels", "no_such_tool"])
+@pytest.mark.parametrize("version", KNOWN_PROTOCOL_VERSIONS)
+def test_an_answer_is_what_the_sdk_would_make_of_it(tmp_path: Path, version: str, tool: str) -> None:
+    async def scenario() -> None:
+        server = MailroomServer(Mailroom(tmp_path))
+        params = {"name": tool, "arguments": {}}
+        context: Any = SimpleNamespace(method="tools/call", params=params, protocol_version=version, request=None)
+        answer: Any = await server._answer(context, no_handler)
+        stamped = version in MODERN_PROTOCOL_VERSIONS
+        assert answer == serialize_server_result("tools/call", version, answer)
+        assert answer.get("_meta") == ({SERVER_INFO_META_KEY: server.mcp.server_info_stamp} if stamped else None)
+        assert answer["isError"] == (tool == "no_such_tool")
+        await server.room.close()
+
+    async def no_handler(_: Any) -> Any:
+        raise AssertionError("the SDK has no handler for calls")
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("era", ERAS)
+def test_a_call_that_is_none_is_refused_as_the_protocol_says(tmp_path: Path, era: str) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path) as url, httpx.AsyncClient() as http:
+            headers = await _open_session(http, url, era)
+            for faulty in ({"arguments": []}, {"arguments": "x"}):
+                body = _rpc(era, "tools/call", 7, name="wait_for_messages", **faulty)
+                answer = await http.post(url, headers=headers, json=body)
+                assert answer.json()["error"]["code"] == INVALID_PARAMS
 
     run(scenario())
 

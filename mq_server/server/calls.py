@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
-from mcp_types import CallToolResult, TextContent
 
 from mq_server.errors import InvalidRequest, MailError
 from mq_server.mailroom import Mailroom
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
 
 ANSWER_BYTES = 36_000
 """What the messages of an answer may take: with the rest it stays under 40,000 bytes, where models' clients cut."""
+
+_MOMENT_S = 0.05
 
 
 class _Answer(Protocol):
@@ -48,22 +49,31 @@ class Caller:
         """
         if self._receive is None:
             return await work
-        task = asyncio.ensure_future(work)
-        leaving = asyncio.ensure_future(_departure(self._receive))
+        receive, loop = self._receive, asyncio.get_running_loop()
+        watches: list[asyncio.Task[None]] = []
         try:
-            await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                raise MailError("The client has left")
-            return await task
-        finally:
-            task.cancel()
-            leaving.cancel()
+            async with asyncio.timeout(None) as stay:
+                # Mostly the result is there before anybody would have looked whether the caller is.
+                watching = loop.call_later(
+                    _MOMENT_S, lambda: watches.append(loop.create_task(_end_at_departure(stay, receive)))
+                )
+                try:
+                    return await work
+                finally:
+                    watching.cancel()
+                    for watch in watches:
+                        watch.cancel()
+        except TimeoutError:
+            if not stay.expired():
+                raise
+            raise MailError("The client has left") from None
 
 
-async def _departure(receive: Receive) -> None:
-    """Return when the client of a request, which has been read to its end, has left."""
+async def _end_at_departure(stay: asyncio.Timeout, receive: Receive) -> None:
+    """End a stay when the client of a request, which has been read to its end, has left."""
     while (await receive())["type"] != "http.disconnect":
         pass
+    stay.reschedule(asyncio.get_running_loop().time())
 
 
 async def _list_channels(
@@ -129,7 +139,7 @@ async def call_tool(
     *,
     identity: str | None = None,
     receive: Receive | None = None,
-) -> CallToolResult:
+) -> dict[str, Any]:
     """Run a tool. What goes wrong is the answer's text, marked as an error, in our own words.
 
     Args:
@@ -138,6 +148,9 @@ async def call_tool(
         arguments: As the client sent them.
         identity: Who calls, if the connection knows.
         receive: Of the HTTP request, if it is one: tells when the client has left.
+
+    Returns:
+        The answer as it goes over the wire, but for what a version of the protocol adds to every answer.
     """
     if name not in BY_NAME:
         return _failed(f"There is no tool {name!r}. Tools: {', '.join(BY_NAME)}")
@@ -152,8 +165,8 @@ async def call_tool(
         return _failed(f"{error.filename or room.root}: {error.strerror or error}. Nothing was lost; try again")
     shown = answer.as_json()
     text = orjson.dumps(shown).decode("utf-8")
-    return CallToolResult(content=[TextContent(text=text)], structured_content=shown)
+    return {"content": [{"type": "text", "text": text}], "isError": False, "structuredContent": shown}
 
 
-def _failed(text: str) -> CallToolResult:
-    return CallToolResult(content=[TextContent(text=text)], is_error=True)
+def _failed(text: str) -> dict[str, Any]:
+    return {"content": [{"type": "text", "text": text}], "isError": True}
