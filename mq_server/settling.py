@@ -196,8 +196,8 @@ class Settling(Burying):
     def _holds(self, channel: str, reader: str, consumer: str, orders: Iterable[Order]) -> bool:
         """Whether these are nothing but acknowledgements of what a consumer holds.
 
-        Then what was known of the files just before will do: while it is held nobody else settles it on this machine,
-        and what git brings might as well come a moment later. So others need not wait for one more look.
+        Then what was known of the files just before will do, if since then only our processes wrote receipts: none of
+        them settles what is held, and a new receipt comes after theirs. So others need not wait while they are read.
         """
         deliveries = self._store.leases(channel).of(reader)
         before: Delivery | None = None
@@ -210,7 +210,7 @@ class Settling(Burying):
             if delivery is not before and not delivery.holder():  # what was claimed together shares one
                 return False
             before = delivery
-        return True
+        return self._shelf.has_only_our_receipts(channel)
 
     async def _carry_out(
         self,
