@@ -325,11 +325,11 @@ class Leases:
         except OSError as error:
             raise WriteFailed(self.path, error) from error
 
-    def compact(self, is_settled: Callable[[str, int], bool]) -> None:
+    def compact(self, unsettled: Callable[[str, Iterable[int]], Iterable[int]]) -> None:
         """Write the file anew without what has become useless, if it has grown enough. The lock must be held.
 
         Args:
-            is_settled: Whether a reader is done with a message.
+            unsettled: Those of some messages that a reader is not done with.
         """
         if self._log.read_bytes < max(_COMPACT_BYTES, 2 * self._log.kept_bytes):
             return
@@ -337,10 +337,10 @@ class Leases:
         for reader, of in self._readers.items():
             last = {"op": "last", "reader": reader, "ids": [], "time_us": self.last_fetched_us.get(reader, 0)}
             lines.append(orjson.dumps(last))
-            left_s = self.withheld(reader)
+            # A lease counts whatever is known here: another process may have reopened what was settled.
+            useful = {*self.withheld(reader), *unsettled(reader, of.known)}
             for identity, delivery in of.known.items():
-                # A lease counts whatever is known here: another process may have reopened what was settled.
-                if identity in left_s or not is_settled(reader, identity):
+                if identity in useful:
                     event = {"op": "kept", "reader": reader, "ids": [id_text(identity)]}
                     event |= {key: getattr(delivery, field) for field, key in _KEPT.items()}
                     lines.append(orjson.dumps(event | delivery.deadline._asdict()))

@@ -18,8 +18,9 @@ from mq_server.names import check_name, id_number, is_id
 from mq_server.outcomes import Lease
 from mq_server.room import channel_matcher, is_glob
 from mq_server.selecting import Question, Selecting
-from mq_server.settling import Ids, Order
+from mq_server.settling import Ids
 from mq_server.watch import RESCAN_S
+from mq_server.weighing import Order
 
 
 class Reader(Selecting):
@@ -230,7 +231,8 @@ class Reader(Selecting):
         if all(identity in self._shelf.reader_state(channel, reader).settled for identity in orders):
             return
         async with self._delivering([channel]) as held:
-            await self._shelf.refresh([channel])
+            if not self._holds(channel, reader, consumer, orders.values()):
+                await self._shelf.refresh([channel])
             settled = self._shelf.reader_state(channel, reader).settled
             fresh = [order for identity, order in orders.items() if identity not in settled]
             whys = [(order, why) for order, why in self._weighed(channel, reader, consumer, fresh) if why]

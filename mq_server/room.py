@@ -6,6 +6,7 @@ import fnmatch
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any, Self
 
@@ -34,7 +35,7 @@ class HeldStill:
         timeout_s: How long to try for each lock, in seconds.
         refresh: Takes in what was written to the files of a channel. That is done while somebody else holds its lock,
             too: so there is less to do once it is held here, which is what others wait for.
-        is_done: Whether a reader of a channel is known to have settled a message.
+        undone: Those of some messages of a channel that a reader is not known to have settled.
     """
 
     def __init__(
@@ -42,12 +43,12 @@ class HeldStill:
         leases: Mapping[str, Leases],
         timeout_s: float,
         refresh: Callable[[str], Awaitable[None]],
-        is_done: Callable[[str, str, int], bool],
+        undone: Callable[[str, str, Iterable[int]], Iterable[int]],
     ) -> None:
         self._wanted = leases
         self._timeout_s = timeout_s
         self._refresh = refresh
-        self._is_done = is_done
+        self._undone = undone
         self._leases: dict[str, Leases] = {}
 
     def __contains__(self, channel: str) -> bool:
@@ -74,7 +75,7 @@ class HeldStill:
     def let_go(self, *channels: str) -> None:
         """Let go of these channels, or of all, once all is done."""
         for name in channels or list(self._leases):
-            self._leases[name].compact(partial(self._is_done, name))
+            self._leases[name].compact(partial(self._undone, name))
             self._leases.pop(name).lock.release_by_task()
 
     def abandon(self) -> None:
@@ -151,7 +152,7 @@ class Room:
         """
         self._store.has_runtime()
         leases = {name: self._store.leases(name) for name in sorted(set(channels))}
-        return HeldStill(leases, self.config.lock_timeout_s, self._take_in, self._is_done)
+        return HeldStill(leases, self.config.lock_timeout_s, self._take_in, self._undone)
 
     async def _take_in(self, channel: str) -> None:
         self._store.leases(channel).refresh()
@@ -165,14 +166,19 @@ class Room:
 
     def _is_done(self, channel: str, reader: str, identity: int) -> bool:
         """Whether a reader is known to have settled a message."""
+        return not [*self._undone(channel, reader, [identity])]
+
+    def _undone(self, channel: str, reader: str, ids: Iterable[int]) -> Iterable[int]:
+        """Those of some messages that a reader is not known to have settled."""
         index = self._index.channels.get(channel)
         if index is None:
-            return False
+            return ids
         state = self._shelf.reader_state(channel, reader)
+        open_ones = filterfalse(state.settled.__contains__, ids)
         if not state.seek_us:
-            return identity in state.settled
-        row = index.rows.get(identity)
-        return row is not None and state.is_settled(identity, index.times_us[row])
+            return open_ones
+        rows = ((each, index.rows.get(each)) for each in open_ones)
+        return (each for each, row in rows if row is None or not state.is_passed(each, index.times_us[row]))
 
     def _last_read(self, channel: str, reader: str) -> str | None:
         """When a reader last took or settled anything, as far as this machine knows."""

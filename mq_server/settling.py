@@ -8,34 +8,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from math import ceil
-from typing import NamedTuple
 
 from mq_server.burying import Burying
 from mq_server.columns import ChannelIndex
-from mq_server.delivery import Receipt
 from mq_server.errors import InvalidRequest, MailError, NotSettled, UnknownReference
 from mq_server.leases import Delivery
 from mq_server.names import DEAD_LETTER, DEAD_LETTERS, check_name, format_time, id_number, id_text, is_id
-from mq_server.outcomes import DONE, Refusal, Settled
+from mq_server.outcomes import Refusal, Settled
 from mq_server.room import HeldStill
+from mq_server.weighing import Order, why_not
 from mq_server.writer import MAX_AHEAD_US
 
 _MAX_DELAY_S = 7 * 86400
 _REASON_CHARACTERS = 2000
-_BY_LEASE = ("release", "extend")
 Ids = str | Sequence[str]
-
-
-class Order(NamedTuple):
-    """What is to be done with one message, whose id is given as number and text. `token` is that of a lease, empty if
-    the message was named by its id alone.
-    """
-
-    op: str
-    identity: int
-    id: str
-    token: str = ""
 
 
 class Settling(Burying):
@@ -87,17 +73,15 @@ class Settling(Burying):
         given = {"ack": ack, "release": release, "reject": reject, "reopen": reopen, "extend": extend}
         named = {op: [ids] if isinstance(ids, str) else list(ids) for op, ids in given.items()}
         self._check_order(channel, named, seek, reader, consumer, reason, delay_s, lease_s, caller)
-        if _needs_all(channel, named, seek):
-            await self._shelf.refresh()
-        elif not self._shelf.is_loaded(channel):
-            await self._shelf.refresh([channel])
+        needs_all = _needs_all(channel, named, seek)
+        await self._shelf.refresh(None if needs_all else [channel])
         self._existing(channel)
         self._check_reader(channel, reader, caller)
         if channel == DEAD_LETTERS and named["reopen"]:
             if any(ids for op, ids in named.items() if op != "reopen") or seek:
                 raise InvalidRequest(["reopen sends dead letters back to where they came from: give it alone"])
             return await self._replay(named["reopen"], reader or channel, consumer or caller)
-        orders = await self._orders(channel, named)
+        orders = await self._orders(channel, named, are_ids=not needs_all)
         reader = reader or channel
         if seek is not None:
             self._sought_us(channel, seek)  # which may refuse, before anything is made
@@ -107,7 +91,8 @@ class Settling(Burying):
         async with self._delivering([channel]) as held:
             if seek is not None:
                 return await self._seek(held, channel, reader, by, seek)
-            await self._shelf.refresh([channel])
+            if not self._holds(channel, reader, by, orders):
+                await self._shelf.refresh([channel])
             settled = await self._carry_out(
                 held, channel, reader, by, orders, reason or "rejected", delay_s, lease_s or 0.0, let_go=True
             )
@@ -166,8 +151,13 @@ class Settling(Burying):
             return []
         return [f"lease_s is {lease_s:g}; give seconds up to {limit_s:g} (max_lease_s in mq.toml)"]
 
-    async def _orders(self, channel: str, named: Mapping[str, Sequence[str]]) -> list[Order]:
+    async def _orders(self, channel: str, named: Mapping[str, Sequence[str]], *, are_ids: bool) -> list[Order]:
         """What is meant by the names and leases in the arguments.
+
+        Args:
+            channel: The mailbox.
+            named: What is to be done with which messages.
+            are_ids: Whether all of them are known to be named by their ids.
 
         Raises:
             InvalidRequest: A message is named twice, or is one of another channel.
@@ -176,16 +166,16 @@ class Settling(Burying):
         texts = [(op, text) for op, texts in named.items() for text in texts]
         index = self._index.channels.get(channel)
         try:
-            orders = [self._order(channel, index, op, text) for op, text in texts]
+            orders = [self._order(channel, index, op, text, is_exact=are_ids) for op, text in texts]
         except (UnknownReference, InvalidRequest):
             await self._shelf.refresh()  # it may be new; and this tells a message of another mailbox from none
             index = self._index.channels.get(channel)
-            orders = [self._order(channel, index, op, text) for op, text in texts]
+            orders = [self._order(channel, index, op, text, is_exact=are_ids) for op, text in texts]
         if len({order.identity for order in orders}) < len(orders):
             raise InvalidRequest(["a message is named twice: each can be settled in one way only"])
         return orders
 
-    def _order(self, channel: str, index: ChannelIndex | None, op: str, text: str) -> Order:
+    def _order(self, channel: str, index: ChannelIndex | None, op: str, text: str, *, is_exact: bool) -> Order:
         """What is meant by a name or a lease in an argument.
 
         Raises:
@@ -193,7 +183,7 @@ class Settling(Burying):
             UnknownReference, AmbiguousReference: It names none, or several.
         """
         name, _, token = text.partition("@")
-        message_id = name if is_id(name) else self._id_of(self._resolve(name))
+        message_id = name if is_exact or is_id(name) else self._id_of(self._resolve(name))
         identity = id_number(message_id)
         if index is None or identity not in index.rows:
             if self._index.find(identity) is None:
@@ -202,6 +192,25 @@ class Settling(Burying):
         return Order(op, identity, message_id, token)
 
     # --- carrying out; the channel's deliveries are held still and its files are taken in --------------------------
+
+    def _holds(self, channel: str, reader: str, consumer: str, orders: Iterable[Order]) -> bool:
+        """Whether these are nothing but acknowledgements of what a consumer holds.
+
+        Then what was known of the files just before will do, if since then only our processes wrote receipts: none of
+        them settles what is held, and a new receipt comes after theirs. So others need not wait while they are read.
+        """
+        deliveries = self._store.leases(channel).of(reader)
+        before: Delivery | None = None
+        for order in orders:
+            delivery = deliveries.get(order.identity)
+            if order.op != "ack" or delivery is None:
+                return False
+            if delivery.token != order.token if order.token else delivery.consumer != consumer:
+                return False
+            if delivery is not before and not delivery.holder():  # what was claimed together shares one
+                return False
+            before = delivery
+        return self._shelf.has_only_our_receipts(channel)
 
     async def _carry_out(
         self,
@@ -218,9 +227,9 @@ class Settling(Burying):
     ) -> Settled:
         done: dict[str, dict[int, str]] = {}
         refused = []
-        for order, why_not in self._weighed(channel, reader, consumer, orders):
-            if why_not:
-                refused.append(Refusal(id=order.id, why=why_not))
+        for order, why in self._weighed(channel, reader, consumer, orders):
+            if why:
+                refused.append(Refusal(id=order.id, why=why))
             else:
                 done.setdefault(order.op, {})[order.identity] = order.id
         leases = self._store.leases(channel)
@@ -267,7 +276,7 @@ class Settling(Burying):
                 receipt, delivery = state.settled.get(identity), deliveries.get(identity)
                 if delivery is not before:  # what was claimed together shares one
                     before, holder = delivery, delivery.holder() if delivery else ""
-                yield order, _why_not(order, reader, consumer, receipt, passed, delivery, holder)
+                yield order, why_not(order, reader, consumer, receipt, passed, delivery, holder)
 
     def _sought_us(self, channel: str, seek: str) -> int:
         """The time that a seek leads to.
@@ -357,45 +366,3 @@ def _needs_all(channel: str, named: Mapping[str, Sequence[str]], seek: str | Non
     """Whether names have to be looked up in all mailboxes: the ends of ids, and what a seek names."""
     texts = [text.partition("@")[0] for texts in named.values() for text in texts]
     return seek is not None or channel == DEAD_LETTERS or not all(map(is_id, texts))
-
-
-def _why_not(
-    order: Order,
-    reader: str,
-    consumer: str,
-    receipt: Receipt | None,
-    passed: bool,
-    delivery: Delivery | None,
-    holder: str,
-) -> str:
-    """Why an order can't be carried out; empty when it can.
-
-    Args:
-        order: What is to be done.
-        reader: Whose message it is.
-        consumer: Who wants it done.
-        receipt: What says that it was settled.
-        passed: Whether the reader has sought past it.
-        delivery: How far it had come on its way.
-        holder: Who holds it now, if anybody does.
-    """
-    if order.op == "reopen":
-        return "" if receipt or passed else "is unread already"
-    if receipt:
-        when = format_time(receipt.time_us)
-        return f"{DONE[receipt.op]} already by {receipt.consumer} at {when}; reopen makes it unread again"
-    if passed and order.op != "ack":
-        return f"counts as read since {reader} sought past it; reopen makes it unread again"
-    if delivery and delivery.settled:
-        delivery = None  # of the time before it was reopened on another branch
-    if delivery and order.token and order.token != delivery.token:
-        return f"this lease is over: {f'{holder} holds it now' if holder else 'claim it again to go on'}"
-    if delivery and holder:
-        if order.token or holder == consumer:
-            return ""
-        return f"held by {holder} for another {ceil(delivery.deadline.left_s())} s"
-    if order.token or (delivery and delivery.consumer == consumer) or order.op in _BY_LEASE:
-        if delivery and delivery.consumer:
-            return f"the lease of {delivery.consumer} has expired: claim it again to go on"
-        return "nobody holds it: claim it first, with lease_s"
-    return ""

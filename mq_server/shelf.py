@@ -24,7 +24,7 @@ from mq_server.delivery import ReaderState, ReceiptIndex, Rows, Unread
 from mq_server.errors import Problem, Stale, Unsteady
 from mq_server.index import Index
 from mq_server.keeping import Mailbox, Tracked, Unchanged
-from mq_server.logfile import ABSENT, LogFile, View
+from mq_server.logfile import ABSENT, Change, LogFile, Look, View
 from mq_server.message import Message
 from mq_server.names import format_time, id_number
 from mq_server.recent import Known, Line, Recent, messages_of
@@ -316,6 +316,15 @@ class Shelf:
     def readers(self, channel: str) -> Iterable[str]:
         """Who has settled anything in a channel."""
         return self._receipts[channel].reading.readers()
+
+    def has_only_our_receipts(self, channel: str) -> bool:
+        """Whether nobody but our writers has touched a channel's receipts since they were taken in."""
+        receipts = self._receipts[channel]
+        try:
+            look = receipts.source.glance(receipts.view)
+        except OSError:
+            return False
+        return look is Look.SAME or (isinstance(look, Change) and not look.replaced)
 
     def last_settled_us(self, channel: str, reader: str) -> int:
         """When a reader last settled something in a channel; 0 if it never did."""

@@ -18,8 +18,8 @@ from mq_server.answers import Page
 from mq_server.claiming import Claim
 from mq_server.errors import InvalidRequest, NotSettled
 from mq_server.mailroom import Mailroom
-from mq_server.message import Message
-from mq_server.names import format_time, id_number
+from mq_server.message import Message, encode_line
+from mq_server.names import format_time, id_number, mint_id
 from mq_server.shelf import Shelf
 from mq_server.watch import RESCAN_S
 from tests.support import START_US, commit, git, known_id, line, python, run, said, write
@@ -118,7 +118,67 @@ def test_a_claim_and_its_acknowledgement_look_at_the_files_once_each(
         page = await room.read("narrator", lease_s=60, limit=2)
         assert looks == ["one"], "under the lock"
         await room.settle("narrator", ack=[lease.name for lease in page.leases])
-        assert looks == ["one", "one"]
+        assert looks == ["one", "one"], "before it is taken: others wait for it"
+
+    with_rooms(tmp_path, work, 1)
+
+
+def test_an_ack_whose_lease_ends_while_it_waits_for_its_turn_settles_nothing(tmp_path: Path, clock: Clock) -> None:
+    numbered(tmp_path, 0)
+
+    async def work(one: Mailroom, two: Mailroom) -> None:
+        page = await claimed(one, "one", lease_s=10)
+        theirs, ours = two._store.leases("narrator"), one._store.leases("narrator")
+        async with theirs.lock.held_by_task(SLACK_S):
+            acking = asyncio.create_task(one.settle("narrator", ack=names(page), consumer="one"))
+            while not ours.lock._askers:
+                await asyncio.sleep(0)
+            clock.now_s += 11
+            theirs.refresh()
+            theirs.claim("narrator", "two", {id_number(known_id(0)): known_id(0)}, 60)
+        with pytest.raises(NotSettled, match="two holds it now"):
+            await acking
+        assert await unread(one, reader="narrator", consumer="one") == []
+        assert await unread(two, reader="narrator", consumer="two") == [0]
+
+    with_rooms(tmp_path, work)
+
+
+@pytest.mark.parametrize("with_others", [True, False])
+def test_an_ack_that_waits_for_its_turn_comes_after_what_a_merge_brings_meanwhile(
+    tmp_path: Path, with_others: bool
+) -> None:
+    numbered(tmp_path, 0, 1)
+    path = tmp_path / "receipts" / "narrator.jsonl"
+    ahead_us = time.time_ns() // 1000 + 3600 * 1_000_000
+    fields = {"channel": "narrator", "reader": "narrator", "consumer": "there"}
+    reopened = {"id": mint_id(ahead_us), "timestamp": format_time(ahead_us), **fields, "op": "reopen"}
+
+    async def work(one: Mailroom, two: Mailroom) -> None:
+        pages = [await claimed(one, "one"), await claimed(one, "one")]
+        await one.settle("narrator", ack=names(pages[1]), consumer="one")
+        before = path.read_bytes()
+        theirs, ours = two._store.leases("narrator"), one._store.leases("narrator")
+        async with theirs.lock.held_by_task(SLACK_S):
+            acking = asyncio.create_task(one.settle("narrator", ack=names(pages[0]), consumer="one"))
+            while not ours.lock._askers:
+                await asyncio.sleep(0)
+            if with_others:
+                write(path, encode_line(reopened | {"ids": [known_id(0)]}) + before)
+        await acking
+        assert await unread(two) == []
+
+    with_rooms(tmp_path, work)
+
+
+def test_what_is_taken_has_no_next_page(tmp_path: Path) -> None:
+    numbered(tmp_path, *range(4))
+
+    async def work(room: Mailroom) -> None:
+        assert (await room.read("narrator", limit=1)).next
+        for question in ({"lease_s": 60.0}, {"ack": True}):
+            page = await room.read("narrator", limit=1, **question)
+            assert page.next is None and page.remaining, "by position nothing can be taken: who wants more asks again"
 
     with_rooms(tmp_path, work, 1)
 

@@ -20,7 +20,7 @@ LAYERS = [
     {"answers", "columns", "config", "leaselines", "leaselog", "locks", "moving", "paging", "payloads", "search"},
     {"bells", "delivery", "homes", "journal", "leases", "logfile"}
     | {"presence", "recent", "scenes", "timeline", "vetting"},
-    {"appendlog", "index", "indexfile"},
+    {"appendlog", "index", "indexfile", "weighing"},
     {"writer"},
     {"store"},
     {"watch"},

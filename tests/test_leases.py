@@ -227,6 +227,19 @@ def test_what_is_settled_is_held_by_nobody_and_if_delivered_again_counts_from_th
     assert holders(leases) == {A: "two"}
 
 
+def test_what_was_claimed_together_shares_a_delivery_and_goes_its_own_way_later(tmp_path: Path, clock: Clock) -> None:
+    leases = opened(tmp_path)
+    claim(leases, A, B, C)
+    with held(leases):
+        leases.settle(READER, named(B))
+    for each in (leases, opened(tmp_path)):
+        each.refresh()
+        of = each.of(READER)
+        assert of[A] is of[C] is not of[B]
+        assert not of[A].settled and of[B].settled
+        assert set(each.claimed(READER)) == set(each.withheld(READER)) == {A, C}
+
+
 def test_readers_have_their_deliveries_apart(tmp_path: Path, clock: Clock) -> None:
     leases = opened(tmp_path)
     claim(leases, A)
@@ -365,7 +378,7 @@ def test_whatever_stands_in_the_file_nobody_fails(
         token = claim(each, B, C, consumer="two")
         assert (holders(each)[B], each.of(READER)[C].token) == ("two", token)
         with held(each):
-            each.compact(lambda *_: False)
+            each.compact(lambda _, ids: ids)
     close_locks()
 
 
@@ -383,7 +396,7 @@ def test_a_file_without_a_header_says_nothing_and_is_started_anew(tmp_path: Path
     for leases in (one, two, opened(tmp_path)):
         assert holders(leases) == {B: "two"}
         with held(leases):
-            leases.compact(lambda *_: False)
+            leases.compact(lambda _, ids: ids)
 
 
 def test_a_file_whose_writer_died_before_its_first_line_is_no_hindrance(tmp_path: Path, clock: Clock) -> None:
@@ -528,7 +541,7 @@ def test_a_file_is_compacted_when_it_has_grown_and_keeps_what_is_of_use(
             one.release(READER, named(A), 10)
             noted(one, "editor", "two", named(C))
             before = state(one)
-            one.compact(lambda *_: False)
+            one.compact(lambda _, ids: ids)
             assert state(one) == before
         assert state(two) == before
         sizes.append(one.path.stat().st_size)
@@ -544,7 +557,7 @@ def test_what_is_settled_is_left_out(tmp_path: Path, clock: Clock, at_once: None
     claim(leases, A, B)
     with held(leases):
         leases.settle(READER, named(A))
-        leases.compact(lambda reader, identity: (reader, identity) == (READER, A))
+        leases.compact(lambda reader, ids: {*ids} - {A} if reader == READER else ids)
     for each in (leases, opened(tmp_path)):
         assert holders(each) == {B: "one"} and counts(each) == {B: 1}
         assert each.last_fetched_us == {READER: 1_790_000_000_000_000}
@@ -556,7 +569,7 @@ def test_a_lease_is_kept_by_who_believes_its_message_settled(tmp_path: Path, clo
     with held(leases):
         leases.release(READER, named(A), 0)
         leases.claim(READER, "two", named(B), 60)
-        leases.compact(lambda *_: True)
+        leases.compact(lambda *_: ())
     assert holders(leases) == {B: "two"}
     assert counts(leases) == {B: 1}
 
@@ -566,7 +579,7 @@ def test_that_something_was_settled_survives_compaction(tmp_path: Path, clock: C
     claim(leases, A)
     with held(leases):
         leases.settle(READER, named(A))
-        leases.compact(lambda *_: False)
+        leases.compact(lambda _, ids: ids)
     claim(leases, A)
     assert counts(opened(tmp_path)) == {A: 1}
 
@@ -576,7 +589,7 @@ def test_a_small_file_is_left_alone(tmp_path: Path, clock: Clock) -> None:
     claim(leases, A)
     before = leases.path.read_bytes()
     with held(leases):
-        leases.compact(lambda *_: True)
+        leases.compact(lambda *_: ())
     assert leases.path.read_bytes() == before
 
 
@@ -592,7 +605,7 @@ def test_a_compaction_that_fails_leaves_everything_as_it_was(
     with held(leases), monkeypatch.context() as patched:
         patched.setattr(Path, "replace", refuse)
         leases.claim(READER, "one", named(A), 60)
-        leases.compact(lambda *_: False)
+        leases.compact(lambda _, ids: ids)
         assert holders(leases) == {A: "one"}
     claim(leases, B)
     assert holders(opened(tmp_path)) == {A: "one", B: "one"}
@@ -604,7 +617,7 @@ def test_the_folder_may_be_deleted_before_a_compaction(tmp_path: Path, clock: Cl
         leases.claim(READER, "one", named(A), 60)
         leases.path.unlink()
         leases.path.parent.rmdir()
-        leases.compact(lambda *_: False)
+        leases.compact(lambda _, ids: ids)
     assert holders(leases) == {}
     claim(leases, B)
     assert holders(leases) == {B: "one"}
@@ -645,7 +658,7 @@ def test_whoever_writes_and_whoever_compacts_all_read_the_same(
                     elif op in ("settle", "forget"):
                         getattr(leases, op)(READER, named(*ids))
                     elif op == "compact" and leases is not plain:
-                        leases.compact(lambda *_: False)
+                        leases.compact(lambda _, ids: ids)
             if op == "pass":
                 clock.now_s += span_s
             expected = state(plain).get(READER, {})

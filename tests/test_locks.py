@@ -16,7 +16,7 @@ import pytest
 
 from mq_server import locks
 from mq_server.errors import LockTimeout, MailError, WriteFailed
-from tests.support import eventually, new_lock, python, said, tell
+from tests.support import DEADLINE_S, eventually, new_lock, python, said, tell
 
 HOLD = """
 import sys
@@ -212,6 +212,68 @@ def test_a_task_gives_up_in_time_behind_one_that_is_just_given_the_lock(tmp_path
             pass
 
     asyncio.run(asyncio.wait_for(check(), 20))
+
+
+def test_what_can_be_done_meanwhile_is_done_once_and_only_while_somebody_else_holds_the_lock(tmp_path: Path) -> None:
+    lock, other = new_lock(tmp_path / "x.lock"), new_lock(tmp_path / "x.lock")
+    done: list[str] = []
+
+    async def check() -> None:
+        async def meanwhile() -> None:
+            done.append("meanwhile")
+
+        async def take() -> None:
+            await lock.acquire_by_task(DEADLINE_S, meanwhile)
+            done.append("held")
+            lock.release_by_task()
+
+        await take()
+        assert done == ["held"]
+        async with other.held_by_task(DEADLINE_S):
+            taking = asyncio.create_task(take())
+            while len(done) < 2:
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.01)  # in which it tries some more
+        await taking
+        assert done == ["held", "meanwhile", "held"]
+
+    asyncio.run(asyncio.wait_for(check(), DEADLINE_S))
+
+
+def test_what_fails_meanwhile_leaves_the_lock_to_others(tmp_path: Path) -> None:
+    lock, other = new_lock(tmp_path / "x.lock"), new_lock(tmp_path / "x.lock")
+
+    async def check() -> None:
+        async def meanwhile() -> None:
+            raise FileNotFoundError
+
+        async with other.held_by_task(DEADLINE_S):
+            with pytest.raises(FileNotFoundError):
+                await lock.acquire_by_task(DEADLINE_S, meanwhile)
+        async with lock.held_by_task(DEADLINE_S):
+            pass
+
+    asyncio.run(asyncio.wait_for(check(), DEADLINE_S))
+
+
+def test_who_waits_looks_again_soon_and_then_lets_the_event_loop_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, other = new_lock(tmp_path / "x.lock"), new_lock(tmp_path / "x.lock")
+    pauses_s: list[float] = []
+    monkeypatch.setattr(locks.time, "sleep", pauses_s.append)
+
+    async def check() -> None:
+        async with other.held_by_task(DEADLINE_S):
+            taking = asyncio.create_task(lock.acquire_by_task(DEADLINE_S))
+            while not pauses_s:
+                await asyncio.sleep(0)
+            assert not taking.done(), "who holds it goes on"
+        await taking
+        lock.release_by_task()
+
+    asyncio.run(asyncio.wait_for(check(), DEADLINE_S))
+    assert max(pauses_s) <= 0.0001
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
