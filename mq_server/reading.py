@@ -306,7 +306,9 @@ class Reader(Selecting):
                     # None are known if somebody has just deleted the file.
                     count = deliveries[identity].count if identity in deliveries else 1
                     leases[name, text] = Lease(name=f"{text}@{token}", lease_s=question.lease_s, deliveries=count)
-        return replace(page, leases=tuple(leases[message.channel, message.id] for message in page.messages if leases))
+        if not leases:
+            return page
+        return replace(page, leases=tuple(leases[message.channel, message.id] for message in page.messages))
 
     def _note_fetched(self, channel: str, reader: str, consumer: str, ids: Named) -> None:
         """Note that messages are given to a reader: here at once, for others when they have been."""
