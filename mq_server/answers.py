@@ -7,7 +7,6 @@ files that the answer was read from.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 import orjson
@@ -21,8 +20,7 @@ ABBREVIATED_CHARACTERS = 280
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
+class Page(NamedTuple):
     """Messages of one or more channels.
 
     `leases` stand beside the messages when they were claimed. `remaining` counts what the question would still give.
@@ -57,8 +55,7 @@ class Page:
         return shown | problems_json(self.problems)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ThreadPage:
+class ThreadPage(NamedTuple):
     """A thread, or its newest part: messages with their depth, parents before children."""
 
     root: str
@@ -92,8 +89,7 @@ class ThreadPage:
         return shown | problems_json(self.problems)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Activity:
+class Activity(NamedTuple):
     """A timeline over channels, oldest first; long payloads are abbreviated in its JSON.
 
     `next` goes into `since` for what comes after. `more` says that there is more of what was asked for: after this
@@ -115,8 +111,7 @@ class Activity:
         return shown | problems_json(self.problems)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hit:
+class Hit(NamedTuple):
     """A message that a search found, with the text around the first place."""
 
     message: Message
@@ -129,8 +124,7 @@ class Hit:
         return shown | {"snippet": self.snippet}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hits:
+class Hits(NamedTuple):
     """What a search found, newest first. `next` goes into `until` for older ones."""
 
     hits: tuple[Hit, ...]
@@ -145,8 +139,7 @@ class Hits:
         return shown | problems_json(self.problems)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChannelState:
+class ChannelState(NamedTuple):
     """One line of the directory."""
 
     channel: str
@@ -170,8 +163,7 @@ class ChannelState:
         return shown
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Directory:
+class Directory(NamedTuple):
     """Who is here, what waits for the asker, what it holds and still wants to know, what it said last.
 
     `types` are the names of the production's own message types, or the fields of the types that were asked for.
@@ -207,21 +199,19 @@ class Sent(NamedTuple):
     sender: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Traffic:
+class Traffic(NamedTuple):
     """Who wrote when, each message once; and per sender and mailbox how often."""
 
     sent: tuple[Sent, ...]
     pairs: Mapping[tuple[str, str], int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(NamedTuple):
     """What `mq check` found."""
 
     channels: int
     messages: int
-    problems: tuple[Problem, ...] = field(default_factory=tuple)
+    problems: tuple[Problem, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Every problem, none left out."""

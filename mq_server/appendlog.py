@@ -92,15 +92,16 @@ class AppendLog(LogFile):
         if stamp is None or stamp.fingerprint != current:
             os.close(handle)
             return None
-        return Tail(current, stamp.generation, stamp.line_feeds, stamp.newest_us, handle=handle)
+        return Tail(*stamp, handle=handle)
 
-    def append(self, tail: Tail, lines: bytes, newest_us: int) -> Written:
+    def append(self, tail: Tail, lines: bytes, newest_us: int, *, plain: bool = False) -> Written:
         """Append whole lines. The lock must be held; the caller syncs and closes the handle it gets.
 
         Args:
             tail: What `tail()` or `known_tail()` found.
             lines: One or more lines, each with its line end.
             newest_us: The timestamp of the last of them.
+            plain: Whether each is a new message that neither corrects another nor expires.
 
         Raises:
             WriteFailed: The system refused; nothing stays behind.
@@ -112,7 +113,7 @@ class AppendLog(LogFile):
                 data = b"\n" + lines if tail.torn else lines
                 self._write(handle, data, tail.size, created=tail.fingerprint is None)
                 try:
-                    written = self._landed(handle, tail, lines, newest_us)
+                    written = self._landed(handle, tail, lines, newest_us, plain=plain)
                 except OSError as error:
                     os.close(handle)
                     raise WriteFailed(self.path, error, "The post was not confirmed") from error
@@ -147,7 +148,7 @@ class AppendLog(LogFile):
             current = Fingerprint.at(self.path)
             stamp = self._stamp.read(current)
             if current is not None and stamp is not None and stamp.fingerprint == current:
-                return Tail(current, stamp.generation, stamp.line_feeds, stamp.newest_us)
+                return Tail(*stamp)
             now = time.monotonic()
             if current != seen:
                 seen, changed_at = current, now
@@ -197,7 +198,7 @@ class AppendLog(LogFile):
                 self.path.unlink(missing_ok=True)
             raise WriteFailed(self.path, error, "Nothing was posted") from error
 
-    def _landed(self, handle: int, tail: Tail, lines: bytes, newest_us: int) -> Written | None:
+    def _landed(self, handle: int, tail: Tail, lines: bytes, newest_us: int, *, plain: bool) -> Written | None:
         """Stamp what was written; None if it does not stand, as lines, in the file that has our name now."""
         written = Written(handle, tail.line_feeds + tail.torn + 1, tail.fingerprint is None)
         inode = os.fstat(handle).st_ino if tail.fingerprint is None else tail.fingerprint.inode
@@ -208,7 +209,7 @@ class AppendLog(LogFile):
         if current.size == tail.size + tail.torn + len(lines):
             line_feeds = tail.line_feeds + tail.torn + lines.count(b"\n")
             self._stamp.write(Stamp(current, tail.generation, line_feeds, newest_us))
-            self._own = None if tail.torn or len(lines) > _OWN_BYTES else Own(current, tail.size, lines)
+            self.own = None if tail.torn or len(lines) > _OWN_BYTES else Own(current, tail.size, lines, plain)
             return written
         # Somebody else wrote at the same moment. Without a stamp, whoever comes next reads the file anew.
         start = max(0, tail.size - 1)

@@ -7,9 +7,8 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from itertools import accumulate, count
-from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from mq_server.stamp import Fingerprint
 
@@ -17,28 +16,47 @@ T = TypeVar("T")
 BOM = b"\xef\xbb\xbf"
 _PAUSE_S = 0.005
 _BLOCK_BYTES = 256 * 1024  # what passes over it more than once finds it in the processor's cache
-_LINE = itemgetter(2)  # empty in what is none
 IN_USE_S = 1.0 if os.name == "nt" else 0.0
 READ = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0)
 
 
-class Block(NamedTuple):
-    """Some whole lines: where they start, the first one's number, their bytes."""
+class Block:
+    """Some whole lines.
 
-    offset: int
-    first_line: int
-    data: bytes
+    Args:
+        offset: Where they start.
+        first_line: The first one's number.
+        data: Their bytes.
+    """
+
+    __slots__ = ("_line_feeds", "data", "first_line", "offset")
+
+    def __init__(self, offset: int, first_line: int, data: bytes) -> None:
+        self.offset = offset
+        self.first_line = first_line
+        self.data = data
+        self._line_feeds = -1
+
+    @property
+    def line_feeds(self) -> int:
+        """How many there are; not counted again once the lines were asked for."""
+        if self._line_feeds < 0:
+            self._line_feeds = self.data.count(b"\n")
+        return self._line_feeds
 
     def lines(self) -> Iterator[tuple[int, int, bytes]]:
         """(offset, line number, bytes without line end) of each line that is not blank."""
         offset = len(BOM) if self.offset == 0 and self.data.startswith(BOM) else self.offset
         ended = self.data[offset - self.offset :].split(b"\n")
+        self._line_feeds = len(ended) - 1
+        if not ended[-1]:
+            ended.pop()
         offsets = accumulate(map((1).__add__, map(len, ended)), initial=offset)
-        lines: Iterator[tuple[int, int, bytes]] = zip(offsets, count(self.first_line), ended, strict=False)
-        # Most blocks have neither, and a million lines come by at a start.
-        if b"\r" in self.data or any(map(bytes.isspace, ended)):
-            lines = ((at, number, line.removesuffix(b"\r")) for at, number, line in lines if not line.isspace())
-        return filter(_LINE, lines)
+        lines = zip(offsets, count(self.first_line), ended, strict=False)
+        # Most blocks have none of these, and a million lines come by at a start.
+        if b"\r" in self.data or b"" in ended or any(map(bytes.isspace, ended)):
+            return ((at, number, line.removesuffix(b"\r")) for at, number, line in lines if line and not line.isspace())
+        return lines
 
 
 def patiently(action: Callable[[], T]) -> T:
@@ -72,24 +90,24 @@ def opened(path: Path) -> Iterator[int]:
 
 def count_line_feeds(handle: int, stop: int) -> int:
     """How many lines end before the place `stop`."""
-    return sum(block.data.count(b"\n") for block in read_blocks(handle, 0, stop, 1))
+    return sum(block.line_feeds for block in read_blocks(handle, 0, stop, 1))
 
 
 def read_blocks(handle: int, start: int, stop: int, first_line: int) -> Iterator[Block]:
     """The bytes from `start` to `stop` in blocks that end with a line, but for the last."""
-    offset, rest = start, b""
-    while offset + len(rest) < stop:
-        data = rest + read_at(handle, offset + len(rest), min(_BLOCK_BYTES, stop - offset - len(rest)))
-        if len(data) == len(rest):
+    offset, size = start, _BLOCK_BYTES
+    while offset < stop:
+        wanted = min(size, stop - offset)
+        data = read_at(handle, offset, wanted)
+        end = len(data) if offset + len(data) == stop else data.rfind(b"\n") + 1
+        if end:
+            block = Block(offset, first_line, data[:end])
+            yield block
+            offset, size, first_line = offset + end, _BLOCK_BYTES, first_line + block.line_feeds
+        elif len(data) == wanted:
+            size *= 2  # a line that is longer
+        else:
             break  # cut shorter meanwhile; the next look at the file sees that
-        end = data.rfind(b"\n") + 1
-        if end == 0 and offset + len(data) < stop:
-            rest = data
-            continue
-        block = data if offset + len(data) >= stop else data[:end]
-        yield Block(offset, first_line, block)
-        first_line += block.count(b"\n")
-        offset, rest = offset + len(block), data[len(block) :]
 
 
 def read_line(handle: int, stop: int, number: int, line_feeds: int | None) -> bytes:
@@ -108,7 +126,7 @@ def read_line(handle: int, stop: int, number: int, line_feeds: int | None) -> by
     for block in read_blocks(handle, start, stop, first_line):
         if block.first_line > number:
             break
-        if number <= block.first_line + block.data.count(b"\n"):  # or in the next, if this one ends with a line feed
+        if number <= block.first_line + block.line_feeds:  # or in the next, if this one ends with a line feed
             for _, found, line in block.lines():
                 if found == number:
                     return line

@@ -145,7 +145,7 @@ class Burying(Room):
         exhausted = [
             identity
             for identity, delivery in self._store.leases(channel).claimed(reader).items()
-            if delivery.count >= limit > 0 and not delivery.deadline.left_s()
+            if delivery.deliveries >= limit > 0 and not delivery.deadline.left_s()
         ]
         if not exhausted:
             return

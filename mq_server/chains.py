@@ -5,12 +5,16 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import lt
 from typing import NamedTuple, Self, TypeVar, overload
 
 LOW = (1 << 64) - 1
-_NONE = 0xFFFF_FFFF
+NONE = 0xFFFF_FFFF
+"""What stands for no entry."""
 _FIRST_BUCKETS = 8
 _REHASHED_ENTRIES = 1 << 16  # that takes some milliseconds
+_SLICE = 1 << 14  # gone through in a fraction of a millisecond, in which no other thread runs
+_GROWTH = 4  # so that on the way up an entry is rehashed once in three times, not once
 T = TypeVar("T")
 
 
@@ -28,6 +32,19 @@ class Parts(NamedTuple):
         return type(self)(*(sum(each, ()) for each in zip(self, *others, strict=True)))
 
 
+class Probe(NamedTuple):
+    """A table as it is asked, for who asks hundreds; good until it grows.
+
+    `heads[low & mask]` is the newest entry that may be meant, `before[entry]` the next; NONE says that there is none.
+    """
+
+    heads: array[int]
+    mask: int
+    lows: array[int]
+    highs: array[int]
+    before: array[int]
+
+
 class Chains:
     """Numbers of 128 bits, each an entry; entries count from 0 as they come, and none ever leaves.
 
@@ -42,24 +59,22 @@ class Chains:
         self.highs = array("Q")
         self.lows = array("Q")
         self._before = array("I")
-        self._heads = array("I", [_NONE]) * _FIRST_BUCKETS
+        self._heads = array("I", [NONE]) * _FIRST_BUCKETS
         self._mask = _FIRST_BUCKETS - 1
 
     def __len__(self) -> int:
         return len(self.lows)
 
-    def extend(self, numbers: Sequence[tuple[int, int]]) -> None:
+    def extend(self, highs: Sequence[int], lows: Sequence[int]) -> None:
         """Add entries.
 
         Args:
-            numbers: Each as its first and its last 64 bits.
+            highs: The first 64 bits of each number.
+            lows: The last 64 bits of each.
         """
-        if not numbers:
-            return
-        highs, lows = zip(*numbers, strict=True)
         first = len(self)
-        self.highs.extend(highs)
-        self.lows.extend(lows)
+        self.highs.fromlist([*highs])
+        self.lows.fromlist([*lows])
         while len(self) > len(self._heads):
             self._grow(first)
         self._chain(lows, first)
@@ -71,12 +86,13 @@ class Chains:
             heads[bucket] = entry
 
     def _grow(self, count: int) -> None:
-        """Double the heads; so many entries are in chains by now."""
-        self._mask = 2 * len(self._heads) - 1
+        """Have more heads; so many entries are in chains by now."""
         if count > _REHASHED_ENTRIES:
+            self._mask = 2 * len(self._heads) - 1
             self._heads.extend(self._heads)
         else:
-            self._heads = array("I", [_NONE]) * (self._mask + 1)
+            self._mask = _GROWTH * len(self._heads) - 1
+            self._heads = array("I", [NONE]) * (self._mask + 1)
             self._before = array("I")
             self._chain(self.lows[:count], 0)
 
@@ -88,10 +104,14 @@ class Chains:
         """Say that its parts were filled with a copy."""
         self._mask = len(self._heads) - 1
 
+    def probe(self) -> Probe:
+        """The table as it is asked now."""
+        return Probe(self._heads, self._mask, self.lows, self.highs, self._before)
+
     def newest(self, high: int, low: int) -> int:
         """The newest entry of a number, given as its first and its last 64 bits; -1 if there is none."""
         entry = self._heads[low & self._mask]
-        while entry != _NONE:
+        while entry != NONE:
             if self.lows[entry] == low and self.highs[entry] == high:
                 return entry
             entry = self._before[entry]
@@ -103,7 +123,7 @@ class Chains:
         if entry < 0:
             return []
         found = [entry]
-        while (entry := self._before[entry]) != _NONE:
+        while (entry := self._before[entry]) != NONE:
             if self.lows[entry] == low and self.highs[entry] == high:
                 found.append(entry)
         found.reverse()
@@ -121,49 +141,15 @@ class Chains:
         found = set()
         for bucket in range(number % step, buckets, step):
             entry = self._heads[bucket]
-            while entry != _NONE:
+            while entry != NONE:
                 if not ((self.highs[entry] << 64 | self.lows[entry]) ^ number) & mask:
                     found.add(entry)
                 entry = self._before[entry]
         return sorted(found)
 
-    def last(self) -> list[tuple[int, int]]:
-        """The number of the last entry, if there is one."""
-        return [*zip(self.highs[-1:], self.lows[-1:], strict=True)]
-
     def number(self, entry: int) -> int:
         """The number of an entry."""
         return self.highs[entry] << 64 | self.lows[entry]
-
-
-class Joined:
-    """Several tables that are asked for the same numbers, one after the other. Good until one of them grows.
-
-    Args:
-        tables: In the order in which they are asked.
-    """
-
-    def __init__(self, tables: Iterable[Chains]) -> None:
-        self._tables = [
-            (place, table._heads, table._mask, table.lows, table.highs, table._before)
-            for place, table in enumerate(tables)
-        ]
-
-    def newest(self, high: int, low: int) -> Iterator[tuple[int, int]]:
-        """The tables that have a number, each by its place with the newest entry of the number.
-
-        Args:
-            high: The number's first 64 bits.
-            low: Its last 64 bits.
-        """
-        # The same as `Chains.newest`, written out: hundreds of tables are asked, and most don't have it.
-        for place, heads, mask, lows, highs, before in self._tables:
-            entry = heads[low & mask]
-            while entry != _NONE:
-                if lows[entry] == low and highs[entry] == high:
-                    yield place, entry
-                    break
-                entry = before[entry]
 
 
 class RowOf(Chains, Mapping[int, int]):
@@ -173,11 +159,19 @@ class RowOf(Chains, Mapping[int, int]):
         super().__init__()
         self._greatest = -1
 
-    def unknown(self, numbers: Sequence[tuple[int, int]]) -> list[int]:
-        """Which of these have no row, by their places; of several of one number the first."""
+    def unknown(self, highs: Sequence[int], lows: Sequence[int]) -> Sequence[int]:
+        """Which of these have no row, by their places; of several of one number the first.
+
+        Args:
+            highs: The first 64 bits of each number.
+            lows: The last 64 bits of each.
+        """
+        if highs and highs[0] > self._greatest and all(map(lt, highs, highs[1:])):
+            self._greatest = highs[-1]
+            return range(len(highs))
         greatest, places = self._greatest, []
         seen: set[tuple[int, int]] = set()
-        for place, number in enumerate(numbers):
+        for place, number in enumerate(zip(highs, lows, strict=True)):
             high = number[0]
             if high > greatest:  # the ids of a file grow, but for what a merge or the same millisecond brings
                 greatest = high
@@ -190,7 +184,8 @@ class RowOf(Chains, Mapping[int, int]):
 
     def was_filled(self) -> None:
         super().was_filled()
-        self._greatest = max(self.highs, default=-1)
+        slices = (self.highs[start : start + _SLICE] for start in range(0, len(self), _SLICE))
+        self._greatest = max(map(max, slices), default=-1)
 
     def __getitem__(self, number: int) -> int:
         row = self.newest(number >> 64, number & LOW)
@@ -238,22 +233,23 @@ class RowsOf(Mapping[int, list[int]]):
         """Say that its parts were filled with a copy."""
         self._chains.was_filled()
 
-    def extend(self, numbers: Sequence[tuple[int, int]], rows: Iterable[int]) -> None:
-        """Say that rows have these numbers, each given as its first and its last 64 bits.
+    def extend(self, highs: Sequence[int], lows: Sequence[int], rows: list[int]) -> None:
+        """Say that rows have these numbers.
 
         Args:
-            numbers: One for each row.
-            rows: In order, and beyond all that came before.
+            highs: The first 64 bits of each number.
+            lows: The last 64 bits of each.
+            rows: One for each number, in order, and beyond all that came before.
         """
-        self._rows.extend(rows)
-        self._chains.extend(numbers)
+        self._rows.fromlist(rows)
+        self._chains.extend(highs, lows)
 
     def add(self, number: int, row: int) -> None:
         """Say that a row has a number; it may be an earlier row that had none, or another one."""
         if self._rows and row <= self._rows[-1]:
             entry = len(self._rows)
             self._late[entry], self._late_entries[row], row = row, entry, self._rows[-1]
-        self.extend([(number >> 64, number & LOW)], [row])
+        self.extend([number >> 64], [number & LOW], [row])
 
     def discard(self, row: int) -> None:
         """Say that a row has no number any more."""
@@ -285,9 +281,10 @@ class RowsOf(Mapping[int, list[int]]):
 
     def of(self, high: int, low: int) -> list[int]:
         """The rows of a number, given as its first and its last 64 bits."""
-        entries = self._chains.entries(high, low)
-        if not entries:
-            return entries
+        return self.rows_of(self._chains.entries(high, low))
+
+    def rows_of(self, entries: list[int]) -> list[int]:
+        """The rows of some entries of `numbers`."""
         if not (self._late or self._discarded):
             return [self._rows[entry] for entry in entries]
         return [self._late.get(entry, self._rows[entry]) for entry in entries if entry not in self._discarded]

@@ -18,17 +18,17 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import islice, pairwise
+from itertools import count, islice, pairwise
 from operator import attrgetter
 from typing import Any, NamedTuple
 
 from mq_server.chains import NumberOf, Parts, RowOf, RowsOf
 from mq_server.errors import Problem
 from mq_server.intake import Batch, Line, taken_in
-from mq_server.names import ID_LENGTH, id_number, id_text, parse_ids, parse_time
+from mq_server.names import ID_LENGTH, id_number, id_text, is_id, parse_ids, parse_time
 from mq_server.orders import Sums, are_in_order, sorted_rows
 
-_ID_BITS_PER_CHARACTER = 5
+ID_BITS_PER_CHARACTER = 5
 _BATCH_LINES = 256
 _SORT_ROWS, _SORT_PART = 64, 2048  # more late rows, and more than one of so many, are sorted in with all others
 
@@ -64,6 +64,13 @@ class Names:
     def __init__(self) -> None:
         self.numbers = _Numbers()
         """The number of each text, given out anew if need be."""
+        self.change = 0
+        """Another one whenever a row comes to any of the indexes that share these names, or changes in it."""
+        self._changes = count(1)
+
+    def changed(self) -> None:
+        """Say that one of the indexes is not as it was."""
+        self.change = next(self._changes)
 
     def number(self, text: str | None) -> int:
         """The number of a text, given out anew if need be."""
@@ -188,14 +195,15 @@ class ChannelIndex:
         """Take in the next lines, in file order."""
         coming = iter(lines)
         while some := list(islice(coming, _BATCH_LINES)):
+            self._names.changed()
             batch, faults = taken_in(some)
             self.problems += (Problem(self._path, number, fault) for number, fault in faults)
-            new = self.rows.unknown(batch.ids)
-            if len(new) == len(batch.ids):
+            new = self.rows.unknown(batch.highs, batch.lows)
+            if len(new) == len(batch):
                 self._append(batch)
             else:
                 self._append(batch.only(new))
-                for place in sorted({*range(len(batch.ids))} - {*new}):
+                for place in sorted({*range(len(batch))} - {*new}):
                     self._take_again(batch.only([place]))
 
     def prepare(self) -> None:
@@ -207,34 +215,35 @@ class ChannelIndex:
         """Take in lines whose ids are all new, and all different."""
         if not batch.lines:
             return
-        fields, times_us, numbers, first = batch.fields, batch.times_us, self._names.numbers, len(self)
+        first, number_of = len(self), self._names.numbers.__getitem__
         if self._in_time_order:
-            self._in_time_order = are_in_order([*self.times_us[-1:], *times_us], [*self.rows.last(), *batch.ids])
+            keys = ((self.times_us, batch.times_us), (self.ids_high, batch.highs), (self.ids_low, batch.lows))
+            self._in_time_order = are_in_order(*([*column[-1:], *values] for column, values in keys))
         offsets, line_numbers, texts = zip(*batch.lines, strict=True)
-        self.offsets.extend(offsets)
-        self.lengths.extend(map(len, texts))
-        self.lines.extend(line_numbers)
-        self.times_us.extend(times_us)
-        self.senders.extend(map(numbers.__getitem__, batch.senders))
-        self.types.extend(map(numbers.__getitem__, batch.types))
-        self.scenes.extend([numbers[each.get("scene")] for each in fields])
-        self.rows.extend(batch.ids)
-        answering = [row for row, each in enumerate(fields, first) if each.get("reply_to") is not None]
+        self.offsets.fromlist([*offsets])
+        self.lengths.fromlist([*map(len, texts)])
+        self.lines.fromlist([*line_numbers])
+        self.times_us.fromlist(batch.times_us)
+        self.senders.fromlist([*map(number_of, batch.senders)])
+        self.types.fromlist([*map(number_of, batch.types)])
+        self.scenes.fromlist([*map(number_of, batch.scenes)])
+        self.rows.extend(batch.highs, batch.lows)
+        parents = {row: parent for row, parent in enumerate(batch.replies_to, first) if parent is not None}
         try:
-            parents = parse_ids([fields[row - first]["reply_to"] for row in answering])
+            highs, lows = parse_ids([*parents.values()])
         except ValueError:
-            linked = {row: self._linked(row, "reply_to", fields[row - first]["reply_to"]) for row in answering}
-            answering = [row for row in answering if linked[row] is not None]
-            parents = [parent for parent in linked.values() if parent is not None]
-        self.replies.extend(parents, answering)
+            wrong = {row for row, parent in parents.items() if self._linked(row, "reply_to", parent) is None}
+            parents = {row: parent for row, parent in parents.items() if row not in wrong}
+            highs, lows = parse_ids([*parents.values()])
+        self.replies.extend(highs, lows, [*parents])
         for place in batch.rare:
-            self._link(first + place, fields[place])
+            self._link(first + place, batch.fields[place])
 
     def _take_again(self, batch: Batch) -> None:
         """Take in a line whose id is known."""
-        (offset, number, line), fields, (high, low) = batch.lines[0], batch.fields[0], batch.ids[0]
-        row = self.rows.newest(high, low)
-        outranks = self._outranks(row, high << 64 | low, number, line)
+        (offset, number, line), fields = batch.lines[0], batch.fields[0]
+        row = self.rows.newest(batch.highs[0], batch.lows[0])
+        outranks = self._outranks(row, self.identity(row), number, line)
         shown_elsewhere = self._file(row) is not self._files[-1]
         self._other_lines[self.lines[row] if outranks and not shown_elsewhere else number] = row
         if not outranks:
@@ -250,11 +259,10 @@ class ChannelIndex:
         self.offsets[row], self.lengths[row], self.lines[row] = offset, len(line), number
         self.times_us[row] = batch.times_us[0]
         self.senders[row], self.types[row] = number_of[batch.senders[0]], number_of[batch.types[0]]
-        self.scenes[row] = number_of[fields.get("scene")]
-        reply_to = fields.get("reply_to")
-        parent = None if reply_to is None else self._linked(row, "reply_to", reply_to)
+        self.scenes[row] = number_of[batch.scenes[0]]
+        parent = self._linked(row, "reply_to", batch.replies_to[0])
         if parent is not None:
-            self.replies.add(parent[0] << 64 | parent[1], row)
+            self.replies.add(parent, row)
         self._link(row, fields)
 
     def _outranks(self, row: int, identity: int, number: int, line: bytes) -> bool:
@@ -282,10 +290,9 @@ class ChannelIndex:
         self.urgent.discard(row)
 
     def _link(self, row: int, fields: dict[str, Any]) -> None:
-        replaces = fields.get("replaces")
-        original = None if replaces is None else self._linked(row, "replaces", replaces)
+        original = self._linked(row, "replaces", fields.get("replaces"))
         if original is not None:
-            self.replaces[row] = original[0] << 64 | original[1]
+            self.replaces[row] = original
         expires_at = fields.get("expires_at")
         if expires_at is not None:
             try:
@@ -306,12 +313,12 @@ class ChannelIndex:
         digest = _digest(self._names.text(sender) or "", key)
         return max(self._keyed.get(digest, ()), key=lambda row: (self.times_us[row], row), default=None)
 
-    def _linked(self, row: int, key: str, text: str) -> tuple[int, int] | None:
-        try:
-            return parse_ids([text])[0]
-        except ValueError:
+    def _linked(self, row: int, key: str, text: str | None) -> int | None:
+        """The number of an id that a row names under a key; None if it names none."""
+        if text is not None and not is_id(text):
             self.problems.append(Problem(self._path, self.lines[row], f"{key!r} {text!r} is not an id; it is ignored"))
             return None
+        return None if text is None else id_number(text)
 
     def identity(self, row: int) -> int:
         """The id of a row as a number."""
@@ -377,7 +384,7 @@ class ChannelIndex:
             if row is not None:
                 yield row
             return
-        yield from self.rows.ending(id_number(suffix), _ID_BITS_PER_CHARACTER * len(suffix))
+        yield from self.rows.ending(id_number(suffix), ID_BITS_PER_CHARACTER * len(suffix))
 
     def rows_before(self, key: tuple[int, int]) -> int:
         """How many rows come before `key` in (timestamp, id) order."""

@@ -34,6 +34,7 @@ from mq_server.names import id_number, is_id, parse_time
 _STRETCH = 1 << 12  # rows that are looked at together
 _COMPARED_ROWS = 1 << 14
 _ALWAYS_CARRIED = 1000  # so many changed rows are soon looked up
+_TEXT = frozenset({str})
 OPERATIONS = ("ack", "reject", "reopen", "seek")
 
 
@@ -76,10 +77,9 @@ class ReaderState:
                 self.reopened.add(identity)
             self.resets += 1
         else:
-            for identity in receipt.ids:
-                if identity not in self.settled:
-                    self.settled[identity] = receipt
-                    self.log.append(identity)
+            fresh = [*filterfalse(self.settled.__contains__, receipt.ids)]
+            self.settled.update(dict.fromkeys(fresh, receipt))
+            self.log += dict.fromkeys(fresh)
 
     def is_settled(self, identity: int, time_us: int) -> bool:
         """Whether the reader is done with a message of that id and timestamp."""
@@ -211,7 +211,7 @@ def parse_receipt(line: bytes) -> Receipt:
         if type(fields.get(key)) is not str:
             raise ValueError(f"{key!r} must be a string")
     ids = fields.get("ids", [])
-    if type(ids) is not list or not all(type(item) is str and is_id(item) for item in ids):
+    if type(ids) is not list or not (_TEXT.issuperset(map(type, ids)) and all(map(is_id, ids))):
         raise ValueError("'ids' must be a list of message ids")
     if fields["op"] not in OPERATIONS:
         raise ValueError(f"'op' {fields['op']!r} is none of {', '.join(OPERATIONS)}")

@@ -32,12 +32,12 @@ class Guarding(Room):
         limits = {}
         for name in channels:
             entry = self.config.channels.get(name)
-            own_limit = entry.max_unread if entry else None
-            limits[name] = self.config.max_unread if own_limit is None else own_limit
-        limited = [name for name in channels if limits[name] and name not in ALWAYS_ALLOWED]
-        if limited:
-            await self._shelf.refresh(limited)
-            known = [name for name in limited if self._shelf.is_loaded(name)]
+            most = self.config.max_unread if entry is None or entry.max_unread is None else entry.max_unread
+            if most and name not in ALWAYS_ALLOWED:
+                limits[name] = most
+        if limits:
+            await self._shelf.refresh(limits)
+            known = [name for name in limits if self._shelf.is_loaded(name)]
             unread = {name: self._count_deliverable(name, name) for name in known}
             full = {name: count for name, count in unread.items() if count >= limits[name]}
             if corrected is not None:  # which takes the place of what is still unread

@@ -14,17 +14,15 @@ Definitions
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from mq_server.chains import LOW, Joined
-from mq_server.columns import ChannelIndex, Names, Place
+from mq_server.chains import LOW, NONE
+from mq_server.columns import ID_BITS_PER_CHARACTER, ChannelIndex, Names, Place
 from mq_server.errors import AmbiguousReference, UnknownReference
+from mq_server.homes import Homes
 from mq_server.names import ID_LENGTH, Reference, id_number, id_text
-from mq_server.timeline import Stretch, Wants, windows
-
-_Find = Callable[[int], "Place | None"]
+from mq_server.timeline import Wants, windows
 
 
 class Filter(NamedTuple):
@@ -51,8 +49,9 @@ class Index:
     def __init__(self) -> None:
         self.names = Names()
         self.channels: dict[str, ChannelIndex] = {}
+        self._homes = Homes()
         self._amendments = _NO_AMENDMENTS
-        self._amendments_of: list[tuple[ChannelIndex, int, int]] = []
+        self._amendments_of = 0
         self._superseded_in: dict[str, tuple[tuple[ChannelIndex, int, int], set[int]]] = {}
 
     def __len__(self) -> int:
@@ -60,12 +59,23 @@ class Index:
 
     def find(self, identity: int) -> Place | None:
         """The place of a message, the first by channel name if it has copies."""
-        home, found, high, low = "", -1, identity >> 64, identity & LOW
-        for name, channel in self.channels.items():
-            row = channel.rows.newest(high, low)
-            if row >= 0 and (found < 0 or name < home):
-                home, found = name, row
-        return None if found < 0 else Place(home, found)
+        self._homes.keep_up(self.channels, self.names.change)
+        return self._find(identity)
+
+    def _find(self, identity: int) -> Place | None:
+        """The same where nothing can have come since the last time."""
+        name, found, high, low = "", -1, identity >> 64, identity & LOW
+        for home in self._homes.of(low):
+            heads, mask, lows, highs, before = home.rows
+            row = heads[low & mask]
+            # The same as `Chains.newest`, written out: many mailboxes may be asked, and most don't have it.
+            while row != NONE:
+                if lows[row] == low and highs[row] == high:
+                    if found < 0 or home.name < name:
+                        name, found = home.name, row
+                    break
+                row = before[row]
+        return None if found < 0 else Place(name, found)
 
     def resolve(self, reference: Reference | None, text: str) -> Place:
         """The message a reference names.
@@ -97,7 +107,9 @@ class Index:
                 return Place(channel, row)
             if not suffix:
                 raise UnknownReference(text, f"{channel} has no readable message on line {line}")
-        names = [channel] if channel else self.channels
+        self._homes.keep_up(self.channels, self.names.change)
+        end, bits = id_number(suffix), ID_BITS_PER_CHARACTER * len(suffix)
+        names = [channel] if channel else [home.name for home in self._homes.of(end & LOW, min(bits, 64))]
         matches: dict[int, Place] = {}
         for name in names:
             index = self.channels[name]
@@ -114,17 +126,17 @@ class Index:
 
     def amendments(self) -> Amendments:
         """Which messages correct which, as things stand."""
-        if not any(channel.replaces for channel in self.channels.values()):
+        self._homes.keep_up(self.channels, self.names.change)
+        if not self._homes.has_corrections:
             return _NO_AMENDMENTS
-        state = [(channel, len(channel), channel.rewritten) for channel in self.channels.values()]
-        if state != self._amendments_of:
+        if self._homes.version != self._amendments_of:
             corrections: dict[int, set[int]] = {}
             for channel in self.channels.values():
                 for row, original in channel.replaces.items():
                     if self.find(original) is not None:
                         corrections.setdefault(channel.identity(row), set()).add(original)
             self._amendments = Amendments({new: min(old) for new, old in corrections.items()}, self._key)
-            self._amendments_of = state
+            self._amendments_of = self._homes.version
         return self._amendments
 
     def superseded_in(self, channel: str) -> set[int]:
@@ -151,14 +163,13 @@ class Index:
     def timeline(self, wanted: Filter, *, newest_first: bool = False) -> Iterator[Place]:
         """The rows of all channels that a filter wants, by (timestamp, id), each message once, superseded ones out."""
         superseded = self.amendments().superseded
-        stretches = [
-            Stretch(channel, wanted.since_us, wanted.until_us)
-            for name, channel in self.channels.items()
-            if wanted.channels is None or wanted.channels(name)
-        ]
+        channels: Sequence[tuple[int, ChannelIndex]] = self._homes.by_newest()
+        if wanted.channels is not None:
+            channels = [(newest_us, channel) for newest_us, channel in channels if wanted.channels(channel.channel)]
         last_high = last_low = -1
         shown: Place | None = None
-        for window in windows(stretches, self.fitting(wanted), newest_first=newest_first):
+        fits, since_us, until_us = self.fitting(wanted), wanted.since_us, wanted.until_us
+        for window in windows(channels, fits, since_us=since_us, until_us=until_us, newest_first=newest_first):
             for _, high, low, name, row in window:
                 if low == last_low and high == last_high:
                     shown = shown and min(shown, Place(name, row))
@@ -189,115 +200,95 @@ class Index:
 
     def thread(self, place: Place) -> list[ThreadNode]:
         """The whole thread a message belongs to: parents before children, siblings by (timestamp, id)."""
-        amendments, joined = self.amendments(), _Joined(self.channels)
-        start = amendments.original(self.channels[place.channel].identity(place.row))
+        amendments = self.amendments()
         nodes: list[ThreadNode] = []
         seen: set[int] = set()
-        root = self._root(start, amendments, joined.find)
-        waiting = [(root, joined.find(root), 0)]
+        root, there = self._root(amendments.original(self.channels[place.channel].identity(place.row)), amendments)
+        waiting: list[tuple[int, int, Place | None, int]] = [(0, root, there, 0)]
         while waiting:
-            identity, found, depth = waiting.pop()
+            _, identity, found, depth = waiting.pop()
             if identity in seen:
                 continue
             seen.add(identity)
             newest = amendments.newest(identity)
-            shown = found if newest == identity else joined.find(newest)
+            shown = found if newest == identity else self._find(newest)
             if shown is not None:
                 nodes.append(ThreadNode(shown, depth))
-            replies = joined.replies(identity, amendments)
-            keyed = [(self.channels[at.channel].times_us[at.row], reply, at) for reply, at in replies.items()]
-            waiting += [(reply, at, depth + 1) for _, reply, at in sorted(keyed, reverse=True)]
+            replies = self._replies(identity, amendments)
+            if replies:
+                depth += 1
+                waiting += sorted([(at_us, reply, at, depth) for reply, (at_us, at) in replies.items()], reverse=True)
         return nodes
 
-    def _root(self, identity: int, amendments: Amendments, find: _Find) -> int:
-        """The id of the message that heads the thread of `identity` (an original)."""
-        path: list[int] = []
-        known = set()
-        place = find(identity)
-        while identity not in known:
-            known.add(identity)
-            path.append(identity)
-            above = None if place is None else self._above(place, amendments, find)
+    def _replies(self, identity: int, amendments: Amendments) -> dict[int, tuple[int, Place]]:
+        """Who answers a message, in whichever version; by their ids, when and where they stand."""
+        replies: dict[int, tuple[int, Place]] = {}
+        corrects = amendments.corrects
+        for version in amendments.versions(identity):
+            high, low = version >> 64, version & LOW
+            for home in self._homes.of(low):
+                heads, mask, lows, highs, before = home.answered
+                entry, entries = heads[low & mask], []
+                while entry != NONE:  # as in `_find`
+                    if lows[entry] == low and highs[entry] == high:
+                        entries.append(entry)
+                    entry = before[entry]
+                if not entries:
+                    continue
+                index, name = home.index, home.name
+                for row in index.replies.rows_of(entries):
+                    reply = index.ids_high[row] << 64 | index.ids_low[row]
+                    # A correction that answers what it corrects is the message itself, not a reply to it.
+                    if reply in corrects and amendments.original(reply) != reply:
+                        continue
+                    if reply not in replies or name < replies[reply][1].channel:
+                        replies[reply] = index.times_us[row], Place(name, row)
+        return replies
+
+    def _root(self, identity: int, amendments: Amendments) -> tuple[int, Place | None]:
+        """The message that heads the thread of `identity` (an original), and where it stands."""
+        path: dict[int, Place | None] = {}
+        place = self._find(identity)
+        while identity not in path:
+            path[identity] = place
+            above = None if place is None else self._above(place, amendments)
             if above is None:
-                return identity
+                return identity, place
             identity, place = above
-        return min(path[path.index(identity) :], key=lambda member: self._key(member, find))
+        members = list(path)
+        earliest = min(members[members.index(identity) :], key=self._key)
+        return earliest, path[earliest]
 
     def parent(self, identity: int, amendments: Amendments) -> int | None:
         """The original that `identity` answers; None for a root and for an orphan."""
         place = self.find(identity)
-        above = None if place is None else self._above(place, amendments, self.find)
+        above = None if place is None else self._above(place, amendments)
         return None if above is None else above[0]
 
-    def _above(self, place: Place, amendments: Amendments, find: _Find) -> tuple[int, Place | None] | None:
+    def _above(self, place: Place, amendments: Amendments) -> tuple[int, Place | None] | None:
         """The original that a message answers, and where that stands; None for a root and for an orphan."""
         parent = self.channels[place.channel].parents.get(place.row)
-        there = None if parent is None else find(parent)
+        there = None if parent is None else self._find(parent)
         if parent is None or there is None:
             return None
         original = amendments.original(parent)
-        return original, there if original == parent else find(original)
+        return original, there if original == parent else self._find(original)
 
     def is_answered(self, identity: int) -> bool:
         """Whether anybody but its sender has answered a message, in whichever version."""
         amendments = self.amendments()
         original = amendments.original(identity)
         own = self._sender(original)
-        replies = _Joined(self.channels).replies(original, amendments)
-        return any(self.channels[at.channel].sender(at.row) != own for at in replies.values())
+        replies = self._replies(original, amendments)
+        return any(self.channels[at.channel].sender(at.row) != own for _, at in replies.values())
 
     def _sender(self, identity: int) -> str:
         place = self.find(identity)
         return "" if place is None else self.channels[place.channel].sender(place.row)
 
-    def _key(self, identity: int, find: _Find | None = None) -> tuple[int, int]:
-        place = (find or self.find)(identity)
+    def _key(self, identity: int) -> tuple[int, int]:
+        place = self._find(identity)
         return (0, identity) if place is None else self.channels[place.channel].key(place.row)
-
-
-class _Joined:
-    """All channels, by name, as they are asked for many ids at once.
-
-    Args:
-        channels: The channels; they must not change meanwhile.
-    """
-
-    def __init__(self, channels: Mapping[str, ChannelIndex]) -> None:
-        self._names = sorted(channels)
-        self._channels = [channels[name] for name in self._names]
-        self._places: dict[int, Place | None] = {}
-
-    @cached_property
-    def _rows(self) -> Joined:
-        return Joined([channel.rows for channel in self._channels])
-
-    @cached_property
-    def _answered(self) -> Joined:
-        return Joined([channel.replies.numbers for channel in self._channels])
-
-    def find(self, identity: int) -> Place | None:
-        """The place of a message, the first by channel name if it has copies."""
-        if identity not in self._places:
-            at = next(self._rows.newest(identity >> 64, identity & LOW), None)
-            self._places[identity] = None if at is None else Place(self._names[at[0]], at[1])
-        return self._places[identity]
-
-    def replies(self, identity: int, amendments: Amendments) -> dict[int, Place]:
-        """Who answers a message, in whichever version; by their ids, where they stand."""
-        replies: dict[int, Place] = {}
-        corrects = amendments.corrects
-        for version in amendments.versions(identity):
-            high, low = version >> 64, version & LOW
-            for number, _ in self._answered.newest(high, low):
-                name, channel = self._names[number], self._channels[number]
-                for row in channel.replies.of(high, low):
-                    reply = channel.identity(row)
-                    # A correction that answers what it corrects is the message itself, not a reply to it.
-                    if reply in corrects and amendments.original(reply) != reply:
-                        continue
-                    if reply not in replies or name < replies[reply].channel:
-                        replies[reply] = Place(name, row)
-        return replies
 
 
 class Amendments:

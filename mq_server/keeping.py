@@ -7,6 +7,10 @@ Mailbox and archive
     Whoever moves lines writes them where they go before taking them from where they were, and gives the mailbox another
     inode. So a reader misses none that looks at the mailbox, reads the archive, and then reads just that mailbox.
 
+What this process posts
+    is known without a look, as long as nothing else has happened to the file. What nobody asks for yet is collected:
+    a hundred lines are taken in for what ten of them take one by one.
+
 The index of a long mailbox
     is kept for the next process (`indexfile`), together with the views of the files it was made of. That process goes
     on as if it had slept meanwhile: the same looks tell it what has changed since. Only settled views are kept: in
@@ -16,9 +20,10 @@ The index of a long mailbox
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
 
 from mq_server.blocks import IN_USE_S, Block
@@ -33,6 +38,7 @@ from mq_server.store import ARCHIVE, SUFFIX, Store
 _INLINE_BYTES = 256 * 1024
 _INLINE_ROWS = 1000
 _FEW_LINES = 100
+_COLLECTED_BYTES = 64 * 1024
 _ATTEMPTS = 20
 _RETRY_S = 1.0
 _KEPT_ROWS = 2000  # fewer are indexed in some milliseconds
@@ -64,6 +70,7 @@ class Tracked(Generic[R]):
 
     def __init__(self, source: LogFile, new: Callable[[], R]) -> None:
         self.source = source
+        self.path = str(source.path)
         self.view = View()
         self.reading = new()
         self.fault = ""
@@ -171,7 +178,10 @@ class Mailbox(Tracked[ChannelIndex]):
         self._may_restore = True
         self._is_news = False  # what was restored, until somebody has been told: who asks may be cancelled before
         self._kept_rows = 0
-        self._keeping: asyncio.Future[None] | None = None
+        self._keeping: asyncio.Task[None] | None = None
+        self._collected: list[Block] = []
+        self.collected_lines = 0
+        """So many of the lines that the view knows are not in the reading yet: plain posts of this process."""
         source = store.mailbox(channel)
         super().__init__(source, lambda: ChannelIndex(channel, f"{channel}{SUFFIX}", names, source.read_span))
 
@@ -204,6 +214,7 @@ class Mailbox(Tracked[ChannelIndex]):
         Args:
             months: Those that the archive has folders for now.
         """
+        self.catch_up()
         if self._may_restore:
             await self._take_up()
         if await self._archive_changed(months):
@@ -216,6 +227,36 @@ class Mailbox(Tracked[ChannelIndex]):
     def distrust(self) -> None:
         super().distrust()
         self._may_restore = False
+
+    def has_own(self) -> bool:
+        """Whether the file is known as it was when this process had last written to it."""
+        own = self.source.own
+        return own is not None and own.fingerprint == self.view.fingerprint
+
+    def take_own(self) -> bool:
+        """Take in the posts that this process has just written; whether that was done.
+
+        It is not if anything else has happened to the file since the last look, or if they are not plain. Not to be
+        called while the file is looked at.
+        """
+        own = self.source.own  # which a thread may exchange
+        view = self.source.with_own(self.view, own) if own is not None and own.plain else None
+        if own is None or view is None:
+            return False
+        self._collected.append(Block(own.start, self.view.line_feeds + 1, own.data))
+        self.collected_lines += view.line_feeds - self.view.line_feeds
+        self.view = view
+        if own.start + len(own.data) - self._collected[0].offset > _COLLECTED_BYTES:
+            self.catch_up()
+        return True
+
+    def catch_up(self) -> None:
+        """Put what was collected into the reading."""
+        if self._collected:
+            first, data = self._collected[0], b"".join([block.data for block in self._collected])
+            self._collected, self.collected_lines = [], 0
+            self._extend(Block(first.offset, first.first_line, data))
+            self._keep()
 
     async def _take_up(self) -> None:
         """Go on from what an earlier process knew, if it left anything that may still hold."""
@@ -255,8 +296,9 @@ class Mailbox(Tracked[ChannelIndex]):
         settled = all(view.settled for view in (self.view, *self._archive.values())) and not self._retry_at
         if settled and (self._keeping is None or self._keeping.done()):
             snapshot = Snapshot.of(self.reading, self.view, self._archive)
-            save = partial(self._file.save, snapshot, self._names, anew=not self._kept_rows)
-            self._keeping = asyncio.get_running_loop().run_in_executor(None, save)
+            save = asyncio.to_thread(self._file.save, snapshot, self._names, anew=not self._kept_rows)
+            # As a task it begins after the answer for which the file was read, and does not fight over the interpreter.
+            self._keeping = asyncio.create_task(save)
             self._kept_rows = rows
 
     async def kept(self) -> None:
@@ -329,4 +371,22 @@ async def _take_anew(reading: Reading, change: Change) -> None:
 
 def _take(reading: Reading, change: Change) -> None:
     for block in change.blocks():
-        reading.extend(block.lines())
+        with _uncollected():
+            reading.extend(block.lines())
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the garbage collector, for some milliseconds.
+
+    The thousands of objects that a block of lines is decoded to are in no cycles, and gone soon. To look through them
+    would take a tenth of the time; and since they seem to pile up, all others of the process would be looked through
+    as well, in which time no thread runs.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -35,15 +35,15 @@ class KeptFile:
         Raises:
             OSError: The system refused; a part of them may have been written.
         """
-        if self._handle is not None and not os.fstat(self._handle).st_nlink:
+        handle = self._handle
+        if handle is None or not os.fstat(handle).st_nlink:
             self.close()
-        if self._handle is None:
-            self._handle = self._opened()
+            handle = self._handle = self._opened()
         try:
             if self._appends or not _KEEPS:
-                os.write(self._handle, data)
+                os.write(handle, data)
             else:
-                os.pwrite(self._handle, data, 0)
+                os.pwrite(handle, data, 0)
         finally:
             if not _KEEPS:
                 self.close()

@@ -27,31 +27,20 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
 
 from mq_server.errors import WriteFailed
+from mq_server.leaselines import event_of
 from mq_server.leaselog import LeaseLog, Wrote
 from mq_server.locks import FileLock
-from mq_server.names import id_number, id_text, is_id
+from mq_server.names import id_text
 
 _COMPACT_BYTES = 128 * 1024
 _ATTEMPTS = 20
-_NUMBER_END = 1 << 57  # as microseconds that is the year 6536, which a time can still be written for
-_DEADLINE = ("boot", "until_s", "span_s")
-_NEEDS = {
-    "fetch": ("consumer", "time_us"),
-    "claim": ("consumer", "time_us", "token", *_DEADLINE),
-    "extend": _DEADLINE,
-    "release": _DEADLINE,
-    "settle": (),
-    "forget": (),
-    "kept": ("fetched_us", "fetched_by", "claimed_us", "consumer", "token", "count", "settled", *_DEADLINE),
-    "last": ("time_us",),
-}
-"""The keys of every kind of event, besides the reader and the ids."""
 
 
 class Deadline(NamedTuple):
@@ -76,23 +65,23 @@ class Deadline(NamedTuple):
 
 
 _OVER = Deadline()
+_deadline_of = itemgetter(*Deadline._fields)
 Named = Mapping[int, str]
 """Messages, by their ids as numbers and as text."""
 
 
-@dataclass(slots=True)
-class Delivery:
-    """How far one message has come on its way to one reader, on this machine."""
+class Delivery(NamedTuple):
+    """How far one message has come on its way to one reader, on this machine. Messages that came together share one."""
 
     fetched_us: int = 0
     fetched_by: str = ""
     claimed_us: int = 0
+    deliveries: int = 0
+    """How often it was claimed."""
     consumer: str = ""
     """Who claimed it last; empty when nobody did, or it was given back."""
     token: str = ""
     deadline: Deadline = _OVER
-    count: int = 0
-    """How often it was claimed."""
     settled: bool = False
     """Whether its reader was done with it. If it is delivered once more, that counts as the first time."""
 
@@ -101,19 +90,45 @@ class Delivery:
         return self.consumer if self.consumer and self.deadline.left_s() else ""
 
 
+_NEVER = Delivery()
+_KEPT = {name: "count" if name == "deliveries" else name for name in Delivery._fields if name != "deadline"}
+"""What a compacted file says of a delivery, besides its deadline: by field, the key."""
+
+
 @dataclass(slots=True)
 class _Deliveries:
     """Those to one reader, by id."""
 
     known: dict[int, Delivery] = field(default_factory=dict)
-    timed: dict[int, Delivery] = field(default_factory=dict)
+    timed: dict[int, Deadline] = field(default_factory=dict)
     """What has a deadline that may not be over yet."""
-    claimed: dict[int, Delivery] = field(default_factory=dict)
+    claimed: set[int] = field(default_factory=set)
     """What was claimed and has not been settled since."""
 
-    def set_deadline(self, identity: int, delivery: Delivery, deadline: Deadline) -> None:
-        delivery.deadline = deadline
-        self.timed[identity] = delivery
+    def change(self, ids: Iterable[int], changed: Callable[[Delivery], Delivery]) -> None:
+        """Let each of some messages come further.
+
+        Args:
+            ids: Which.
+            changed: Makes of how far one had come how far it has come.
+        """
+        known, timed, claimed = self.known, self.timed, self.claimed
+        before: Delivery | None = None
+        after, is_timed, is_claimed = _NEVER, False, False
+        for identity in ids:
+            delivery = known.get(identity, _NEVER)
+            if delivery is not before:  # those that share one go on sharing
+                before, after = delivery, changed(delivery)
+                is_timed, is_claimed = after.deadline is not _OVER, after.deliveries > 0 and not after.settled
+            known[identity] = after
+            if is_timed:
+                timed[identity] = after.deadline
+            else:
+                timed.pop(identity, None)
+            if is_claimed:
+                claimed.add(identity)
+            else:
+                claimed.discard(identity)
 
 
 class Leases:
@@ -148,7 +163,8 @@ class Leases:
 
     def claimed(self, reader: str) -> Mapping[int, Delivery]:
         """What of it was claimed and has not been settled since, be it held still or not."""
-        return self._of(reader).claimed
+        of = self._of(reader)
+        return {identity: of.known[identity] for identity in of.claimed}
 
     def readers(self) -> Iterable[str]:
         """The readers that anything is known of."""
@@ -157,10 +173,10 @@ class Leases:
     def withheld(self, reader: str) -> dict[int, float]:
         """The messages that are held by a consumer or not to be delivered yet, and for how many seconds more."""
         timed = self._of(reader).timed
-        left = {identity: delivery.deadline.left_s() for identity, delivery in timed.items()}
-        for identity in [identity for identity, left_s in left.items() if not left_s]:
-            del timed[identity], left[identity]
-        return left
+        left_s = {deadline: deadline.left_s() for deadline in set(timed.values())}
+        for identity in [identity for identity, deadline in timed.items() if not left_s[deadline]]:
+            del timed[identity]
+        return {identity: left_s[deadline] for identity, deadline in timed.items()}
 
     def close(self) -> None:
         """Give the kept handles back."""
@@ -184,87 +200,67 @@ class Leases:
         if news.anew:
             self.last_fetched_us, self._readers = {}, {}
         for line in news.lines:
-            try:
-                event = orjson.loads(line)
-            except orjson.JSONDecodeError:
-                continue  # torn: what it said is lost, which costs a redelivery at most
-            if _is_event(event):
-                self._apply(list(map(id_number, event["ids"])), event)
+            event = event_of(line)
+            if event is not None:
+                self._apply(*event)
 
     def _apply(self, ids: Iterable[int], event: dict[str, Any]) -> None:
         self._events[event["op"]](self._readers.setdefault(event["reader"], _Deliveries()), ids, event)
 
     def _fetch(self, of: _Deliveries, ids: Iterable[int], event: dict[str, Any]) -> None:
-        for identity in ids:
-            delivery = of.known.setdefault(identity, Delivery())
+        time_us, consumer = event["time_us"], event["consumer"]
+
+        def fetched(known: Delivery) -> Delivery:
             # It may be noted behind a claim that came later.
-            if not 0 < delivery.fetched_us <= event["time_us"]:
-                delivery.fetched_us, delivery.fetched_by = event["time_us"], event["consumer"]
+            if 0 < known.fetched_us <= time_us:
+                return known
+            return known._replace(fetched_us=time_us, fetched_by=consumer)
+
+        of.change(ids, fetched)
         self._note_fetch(event)
 
     def _claim(self, of: _Deliveries, ids: Iterable[int], event: dict[str, Any]) -> None:
         time_us, consumer, token = event["time_us"], event["consumer"], event["token"]
         deadline = _deadline(event)
-        for identity in ids:
-            delivery = of.known.get(identity)
-            if delivery is None:
-                delivery = of.known[identity] = Delivery()
-            if not delivery.fetched_us:
-                delivery.fetched_us, delivery.fetched_by = time_us, consumer
-            if delivery.settled:
-                delivery.settled, delivery.count = False, 0
-            delivery.claimed_us, delivery.consumer, delivery.token = time_us, consumer, token
-            delivery.count += 1
-            of.claimed[identity] = delivery
-            of.set_deadline(identity, delivery, deadline)
+
+        def claimed(known: Delivery) -> Delivery:
+            fetched_us, fetched_by = known[:2] if known.fetched_us else (time_us, consumer)
+            deliveries = 1 if known.settled else known.deliveries + 1
+            return Delivery._make((fetched_us, fetched_by, time_us, deliveries, consumer, token, deadline, False))
+
+        of.change(ids, claimed)
         self._note_fetch(event)
 
     def _extend(self, of: _Deliveries, ids: Iterable[int], event: dict[str, Any]) -> None:
         deadline = _deadline(event)
-        for identity, delivery in _those(of, ids):
-            of.set_deadline(identity, delivery, deadline)
+        of.change(_those(of, ids), lambda known: known._replace(deadline=deadline))
 
     def _release(self, of: _Deliveries, ids: Iterable[int], event: dict[str, Any]) -> None:
         deadline = _deadline(event)
-        for identity, delivery in _those(of, ids):
-            delivery.consumer, delivery.token = "", ""
-            of.set_deadline(identity, delivery, deadline)
+        of.change(_those(of, ids), lambda known: known._replace(consumer="", token="", deadline=deadline))
 
     def _settle(self, of: _Deliveries, ids: Iterable[int], _: dict[str, Any]) -> None:
-        for identity, delivery in _those(of, ids):
-            delivery.token, delivery.settled, delivery.deadline = "", True, _OVER
-            of.timed.pop(identity, None)
-            of.claimed.pop(identity, None)
+        of.change(_those(of, ids), lambda known: Delivery._make((*known[:5], "", _OVER, True)))
 
     def _forget(self, of: _Deliveries, ids: Iterable[int], _: dict[str, Any]) -> None:
+        of.claimed.difference_update(ids)
         for identity in ids:
-            for deliveries in (of.known, of.timed, of.claimed):
-                deliveries.pop(identity, None)
+            of.known.pop(identity, None)
+            of.timed.pop(identity, None)
 
     def _kept(self, of: _Deliveries, ids: Iterable[int], event: dict[str, Any]) -> None:
         """What a compacted file starts with: deliveries as they stood."""
-        for identity in ids:
-            delivery = of.known[identity] = Delivery(
-                fetched_us=event["fetched_us"],
-                fetched_by=event["fetched_by"],
-                claimed_us=event["claimed_us"],
-                consumer=event["consumer"],
-                token=event["token"],
-                count=event["count"],
-                settled=event["settled"],
-            )
-            of.set_deadline(identity, delivery, _deadline(event))
-            of.claimed.pop(identity, None)
-            if delivery.count and not delivery.settled:
-                of.claimed[identity] = delivery
+        stood = {name: event[key] for name, key in _KEPT.items()}
+        of.change(ids, lambda _: Delivery(**stood, deadline=_deadline(event)))
 
     def _last(self, _: _Deliveries, __: Iterable[int], event: dict[str, Any]) -> None:
         """And when the reader last fetched anything."""
         self._note_fetch(event)
 
     def _note_fetch(self, event: dict[str, Any]) -> None:
-        reader = event["reader"]
-        self.last_fetched_us[reader] = max(event["time_us"], self.last_fetched_us.get(reader, 0))
+        reader, time_us = event["reader"], event["time_us"]
+        if time_us > self.last_fetched_us.get(reader, -1):
+            self.last_fetched_us[reader] = time_us
 
     # --- writing; the caller holds the lock and has refreshed --------------------------------------------------------
 
@@ -282,12 +278,14 @@ class Leases:
         self._apply(fresh, {"op": "fetch", "reader": reader} | fields)
         return partial(self._append, "fetch", reader, fresh, **fields)
 
-    def claim(self, reader: str, consumer: str, ids: Named, lease_s: float) -> str:
-        """Lease messages to a consumer; the token of the lease."""
+    def claim(self, reader: str, consumer: str, ids: Named, lease_s: float) -> tuple[str, list[int]]:
+        """Lease messages to a consumer; the token of the lease, and how often each was claimed by now."""
         token = os.urandom(4).hex()
         stamp = {"consumer": consumer, "time_us": _now_us(), "token": token}
         self._append("claim", reader, ids, **stamp, **Deadline.after(lease_s)._asdict())
-        return token
+        known = self.of(reader)
+        # None are known if somebody has just deleted the file.
+        return token, [known[identity].deliveries if identity in known else 1 for identity in ids]
 
     def extend(self, reader: str, ids: Named, lease_s: float) -> None:
         """Let leases end that many seconds from now."""
@@ -299,7 +297,7 @@ class Leases:
 
     def settle(self, reader: str, ids: Named) -> None:
         """End the leases of what a reader is done with, and its count of deliveries; the rest is left out."""
-        claimed = self.claimed(reader)
+        claimed = self._of(reader).claimed
         ids = {identity: text for identity, text in ids.items() if identity in claimed}
         if ids:
             self._append("settle", reader, ids)
@@ -339,56 +337,25 @@ class Leases:
         for reader, of in self._readers.items():
             last = {"op": "last", "reader": reader, "ids": [], "time_us": self.last_fetched_us.get(reader, 0)}
             lines.append(orjson.dumps(last))
-            for identity, kept in of.known.items():
+            left_s = self.withheld(reader)
+            for identity, delivery in of.known.items():
                 # A lease counts whatever is known here: another process may have reopened what was settled.
-                if kept.deadline.left_s() or not is_settled(reader, identity):
-                    event = {
-                        "op": "kept",
-                        "reader": reader,
-                        "ids": [id_text(identity)],
-                        "fetched_us": kept.fetched_us,
-                        "fetched_by": kept.fetched_by,
-                        "claimed_us": kept.claimed_us,
-                        "consumer": kept.consumer,
-                        "token": kept.token,
-                        "count": kept.count,
-                        "settled": kept.settled,
-                    }
-                    lines.append(orjson.dumps(event | kept.deadline._asdict()))
+                if identity in left_s or not is_settled(reader, identity):
+                    event = {"op": "kept", "reader": reader, "ids": [id_text(identity)]}
+                    event |= {key: getattr(delivery, field) for field, key in _KEPT.items()}
+                    lines.append(orjson.dumps(event | delivery.deadline._asdict()))
         if self._log.rewrite(lines):
             with suppress(OSError):
                 self.refresh()
 
 
-def _is_event(event: Any) -> bool:
-    """Whether a line says something that can be applied as a whole: it may be garbage, or of another version."""
-    if type(event) is not dict or not isinstance(event.get("op"), str) or event["op"] not in _NEEDS:
-        return False
-    ids = event.get("ids")
-    if type(event.get("reader")) is not str or type(ids) is not list:
-        return False
-    return all(type(each) is str and is_id(each) for each in ids) and all(
-        _fits(key, event.get(key)) for key in _NEEDS[event["op"]]
-    )
-
-
-def _fits(key: str, value: Any) -> bool:
-    if key == "settled":
-        return type(value) is bool
-    if key.endswith("_s"):
-        return type(value) in (int, float)
-    if key.endswith("_us") or key == "count":
-        return type(value) is int and 0 <= value < _NUMBER_END
-    return type(value) is str
-
-
-def _those(of: _Deliveries, ids: Iterable[int]) -> Iterable[tuple[int, Delivery]]:
-    """The deliveries that an event is about, as far as they are known."""
-    return [(identity, of.known[identity]) for identity in ids if identity in of.known]
+def _those(of: _Deliveries, ids: Iterable[int]) -> list[int]:
+    """The messages that an event is about, as far as they are known."""
+    return [*filter(of.known.__contains__, ids)]
 
 
 def _deadline(event: dict[str, Any]) -> Deadline:
-    return Deadline(event["boot"], event["until_s"], event["span_s"])
+    return Deadline._make(_deadline_of(event))
 
 
 def _now_us() -> int:

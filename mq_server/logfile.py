@@ -10,7 +10,6 @@ import os
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 from typing import NamedTuple
@@ -29,8 +28,7 @@ _GAP_BYTES = 4096  # to read over less than that takes less time than to read tw
 _READER_LOCK_S = 0.05  # answers wait for it; without the lock a reader re-reads more than it must
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """How much of the file a reader knows; by default nothing, not even whether there is one.
 
     `settled` is false while the file was changed by somebody else so recently that a further change might not show in
@@ -49,11 +47,12 @@ ABSENT = View(settled=True)
 
 
 class Own(NamedTuple):
-    """What this process appended last: how it left the file, where that starts, the bytes."""
+    """What this process appended last: how it left the file, where that starts, the bytes; `plain` as with `append`."""
 
     fingerprint: Fingerprint
     start: int
     data: bytes
+    plain: bool
 
 
 class Look(Enum):
@@ -64,8 +63,7 @@ class Look(Enum):
     """Somebody else touched it, or one of our writers is between its write and its stamp."""
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """What a reader must take in to know the file: new lines at the end, or everything anew (`replaced`)."""
 
     log: LogFile
@@ -130,12 +128,12 @@ class LogFile:
         self.lock = FileLock(lock_path, self._begin)
         self._stamp = StampFile(stamp_path)
         self._begin_writing = begin
-        self._own: Own | None = None
+        self.own: Own | None = None
 
     @property
     def was_written(self) -> bool:
         """Whether this process has written to the file."""
-        return self._stamp.was_written
+        return self._stamp.written is not None
 
     def close(self) -> None:
         """Give the handles of lock and stamp back."""
@@ -166,6 +164,16 @@ class LogFile:
         if current is None:
             return Change(self, ABSENT, True, 0, 1)
         return self._stamped(view, current) or Look.UNCLEAR
+
+    def with_own(self, view: View, own: Own) -> View | None:
+        """How the file is known with what this process appended last, if nothing else has happened since `view`.
+
+        No look is needed for that: the append looked, once its lines stood.
+        """
+        if view.fingerprint is None or view.fingerprint.size != own.start:
+            return None
+        change = self._stamped(view, own.fingerprint)
+        return None if change is None or change.replaced else change.view
 
     def examine(self, view: View) -> Change:
         """What happened to the file since `view`, when a glance did not tell. It may wait a moment, and read the file.
@@ -226,7 +234,7 @@ class LogFile:
         Raises:
             FileNotFoundError: The file was replaced or removed since; look for changes again.
         """
-        seen, own = change.view.fingerprint, self._own
+        seen, own = change.view.fingerprint, self.own
         if own is not None and own.start == change.start and own.fingerprint == seen:
             # Just what this process wrote last, in the file as it left it: known without being read.
             yield Block(own.start, change.first_line, own.data)

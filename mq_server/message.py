@@ -140,6 +140,8 @@ needed_of = itemgetter("id", "timestamp", "sender", "msg_type", "payload")
 _NO_TEXT = frozenset({"to", "drafts", "urgent"})
 FLAT = frozenset({str, int, float, bool, type(None)})
 """The types of JSON values that hold no others."""
+_SURE = FLAT - {type(None)}
+"""The same, but for what NaN is stored as."""
 
 
 class Unreadable(Exception):
@@ -175,33 +177,38 @@ def parse_line(line: bytes, channel: str, number: int, *, amended: bool = False)
     Raises:
         Unreadable: It is no message.
     """
-    fields = parse_fields(line)
-    get, to, drafts = fields.get, fields.get("to"), fields.get("drafts")
+    return message_of(parse_fields(line), channel, number, amended)
+
+
+def message_of(fields: dict[str, Any], channel: str, number: int, amended: bool) -> Message:
+    """The message of a line's checked keys; the other arguments as in `parse_line`."""
+    message_id, timestamp, sender, msg_type, payload = needed_of(fields)
+    scene, reply_to = fields.get("scene"), fields.get("reply_to")
+    # Most lines have no other keys than these and `channel`, which is seen by their number.
+    is_usual = len(fields) == 6 + (scene is not None) + (reply_to is not None) and "channel" in fields
+    rest = _NO_REST if is_usual else _rest_of(fields)
     # Past the names of its arguments, which take longer to match than the line takes to decode.
     return tuple.__new__(
         Message,
-        (
-            fields["id"],
-            fields["timestamp"],
-            channel,
-            fields["sender"],
-            fields["msg_type"],
-            fields["payload"],
-            get("scene"),
-            get("reply_to"),
-            to if to is None else tuple(to),
-            get("urgent"),
-            get("expires_at"),
-            get("dedup_key"),
-            get("replaces"),
-            drafts if drafts is None else tuple(drafts),
-            _NO_EXTRA
-            if _KNOWN_KEYS.issuperset(fields)
-            else {key: fields[key] for key in fields if key not in _KNOWN_KEYS},
-            number,
-            amended,
-        ),
+        (message_id, timestamp, channel, sender, msg_type, payload, scene, reply_to, *rest, number, amended),
     )
+
+
+def _rest_of(fields: dict[str, Any]) -> tuple[Any, ...]:
+    """The values of a message from `to` to `extra`."""
+    get, to, drafts = fields.get, fields.get("to"), fields.get("drafts")
+    return (
+        to if to is None else tuple(to),
+        get("urgent"),
+        get("expires_at"),
+        get("dedup_key"),
+        get("replaces"),
+        drafts if drafts is None else tuple(drafts),
+        _NO_EXTRA if _KNOWN_KEYS.issuperset(fields) else {key: fields[key] for key in fields if key not in _KNOWN_KEYS},
+    )
+
+
+_NO_REST = _rest_of({})
 
 
 def fault_in(fields: object, line: bytes) -> str:
@@ -277,8 +284,7 @@ def why_not_json(line: bytes, error: orjson.JSONDecodeError) -> str:
 
 Encode = Callable[[str, int, str], bytes]
 """Makes a line from an id, a time in microseconds and the name of a log."""
-_HEAD = '{"id":"%s","timestamp":"%s","channel":"%s",'
-_HEAD_BYTES = len(_HEAD % ("0" * ID_LENGTH, format_time(0), ""))
+_HEAD_BYTES = len('{"id":"","timestamp":"","channel":"",') + ID_LENGTH + len(format_time(0))
 
 
 class Draft(NamedTuple):
@@ -306,7 +312,7 @@ class Draft(NamedTuple):
         rest = self._rest(0)
 
         def encode(message_id: str, time_us: int, channel: str) -> bytes:
-            head = _HEAD % (message_id, format_time(time_us), channel)
+            head = f'{{"id":"{message_id}","timestamp":"{format_time(time_us)}","channel":"{channel}",'
             return head.encode() + (rest if self.expires_in_us is None else self._rest(time_us))
 
         return encode, _HEAD_BYTES + len(rest)
@@ -314,21 +320,22 @@ class Draft(NamedTuple):
     def _rest(self, time_us: int) -> bytes:
         """What follows the channel in its line: the same in all mailboxes, and at all times unless it expires."""
         fields: dict[str, Any] = {"sender": self.sender, "msg_type": self.msg_type}
-        optional = zip(_OPTIONAL_KEYS, self._optional(time_us), strict=True)
-        fields |= {key: value for key, value in optional if value is not None}
+        for key, value in zip(_OPTIONAL_KEYS, self._optional(time_us), strict=True):
+            if value is not None:
+                fields[key] = value  # noqa: PERF403 - a comprehension is one more call in every post
         fields["payload"] = self.payload
         return encode_line(fields)[1:]
 
     def _optional(self, time_us: int) -> tuple[Any, ...]:
         """The values of the optional keys, in their order."""
-        expires_at = None if self.expires_in_us is None else format_time(time_us + self.expires_in_us)
-        urgent = self.urgent or None
-        return self.scene, self.reply_to, self.to, urgent, expires_at, self.dedup_key, self.replaces, self.drafts
+        scene, reply_to, to, urgent, expires_in_us, dedup_key, replaces, drafts = self[3:]
+        expires_at = None if expires_in_us is None else format_time(time_us + expires_in_us)
+        return scene, reply_to, to, urgent or None, expires_at, dedup_key, replaces, drafts
 
     def message(self, message_id: str, time_us: int, channel: str, line: int) -> Message:
         """The message this draft becomes."""
         head = (message_id, format_time(time_us), channel, self.sender, self.msg_type, self.payload)
-        return Message._make((*head, *self._optional(time_us), _NO_EXTRA, line, False))
+        return tuple.__new__(Message, (*head, *self._optional(time_us), _NO_EXTRA, line, False))
 
 
 def encode_line(fields: Mapping[str, Any]) -> bytes:
@@ -351,9 +358,11 @@ def plain_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
             they would be stored as null.
     """
     encoded = encode_line(payload)
+    plain: dict[str, Any] = orjson.loads(encoded)
+    if _SURE.issuperset(map(type, plain.values())):
+        return plain
     if b"null" in encoded:
         check_finite(payload)
-    plain: dict[str, Any] = orjson.loads(encoded)
     if _too_deep(plain, encoded, MAX_DEPTH - 1):
         raise InvalidRequest([f"payload is nested more than {MAX_DEPTH - 1} levels deep; flatten it"])
     return plain

@@ -16,10 +16,10 @@ _SORTED_ROWS = 1 << 15
 _SAMPLED = 64
 
 
-def are_in_order(times_us: list[int], ids: list[tuple[int, int]]) -> bool:
-    """Whether they are in (timestamp, id) order."""
+def are_in_order(times_us: Sequence[int], highs: Sequence[int], lows: Sequence[int]) -> bool:
+    """Whether they are in (timestamp, id) order; the ids are given as their first and their last 64 bits."""
     return all(map(lt, times_us, times_us[1:])) or all(
-        one <= other for one, other in pairwise(zip(times_us, ids, strict=True))
+        one <= other for one, other in pairwise(zip(times_us, highs, lows, strict=True))
     )
 
 

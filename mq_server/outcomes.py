@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from mq_server.errors import NotSettled
 from mq_server.message import Message
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipient:
+class Recipient(NamedTuple):
     """How a message met a mailbox it was posted to.
 
     `waiting` counts who waited for it, `unread` what its own reader has to read, this message included; `last_read` is
@@ -36,8 +35,7 @@ class Recipient:
         return shown
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unanswered:
+class Unanswered(NamedTuple):
     """A question without a reply in time: how to go on, and what lies unread for the asker (`others`) meanwhile.
 
     `unread` counts all of it.
@@ -67,8 +65,7 @@ class Unanswered:
         return shown
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Posted:
+class Posted(NamedTuple):
     """A stored message; `message` is the copy in the first of its mailboxes.
 
     `duplicate` says that it was posted before under the same `dedup_key`, and `differs` that it says something else
@@ -114,8 +111,7 @@ class Posted:
         return shown
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lease:
+class Lease(NamedTuple):
     """The hold that a claim has on a message: `name` settles exactly this delivery."""
 
     name: str
@@ -127,8 +123,7 @@ class Lease:
         return {"lease": self.name, "lease_s": self.lease_s, "deliveries": self.deliveries}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
+class Refusal(NamedTuple):
     """A message that was not settled, and why."""
 
     id: str
@@ -143,8 +138,7 @@ DONE = {"ack": "acked", "release": "released", "reject": "rejected", "reopen": "
 """What has become of a message after each kind of settlement."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settled:
+class Settled(NamedTuple):
     """What was settled, and what was not.
 
     `done` has the ids by what was done (`ack`, `release`, `reject`, `reopen`, `extend`), `dead_letters` the ids of the
@@ -153,7 +147,7 @@ class Settled:
 
     channel: str
     reader: str
-    done: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    done: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     dead_letters: tuple[str, ...] = ()
     refused: tuple[Refusal, ...] = ()
     seek: str | None = None
@@ -180,8 +174,7 @@ class Settled:
         return shown
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holding:
+class Holding(NamedTuple):
     """A message that is held by a consumer, or withheld from all of them (`consumer` is empty) for `left_s` more."""
 
     message: Message
@@ -198,8 +191,7 @@ class Holding:
         return shown | {"left_s": round(self.left_s, 1), "deliveries": self.deliveries}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class Step(NamedTuple):
     """Something that happened to a message on its way to a reader: what, when and by which consumer."""
 
     did: str
@@ -213,8 +205,7 @@ class Step:
         return shown | ({"reason": self.reason} if self.reason else {})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class Progress(NamedTuple):
     """How far a message has come on its way to one reader of one mailbox.
 
     `state` is `stored`, `fetched`, `claimed`, `withheld` (given back, not delivered for `left_s`), `acked`, `rejected`,
@@ -246,8 +237,7 @@ class Progress:
 _ON_THE_WAY = ("stored", "fetched", "claimed", "withheld")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
+class Status(NamedTuple):
     """A message and how far it has come, per mailbox and reader."""
 
     message: Message
@@ -258,8 +248,7 @@ class Status:
         return {"message": self.message.as_json(), "progress": [each.as_json() for each in self.progress]}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Vanished:
+class Vanished(NamedTuple):
     """A line that this machine wrote, that is gone from its file and that git does not have either.
 
     `file` is relative to the production. `delivered` says that a reader got the message before; `what` is it in a few
@@ -276,8 +265,7 @@ class Vanished:
         return {"file": self.file, "id": self.id, "what": self.what, "delivered": self.delivered}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReaderStatus:
+class ReaderStatus(NamedTuple):
     """How far one reader of a channel has come."""
 
     reader: str
@@ -290,8 +278,7 @@ class ReaderStatus:
         return shown | ({"last_read": self.last_read} if self.last_read else {})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChannelStatus:
+class ChannelStatus(NamedTuple):
     """How far the readers of a channel have come, and what is held by whom."""
 
     channel: str

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -161,7 +160,7 @@ class Posting(Writing, Replying, SceneBoard):
             keyed.add_done_callback(lambda done: done.cancelled() or done.exception())
             posted = await asyncio.shield(keyed)
         if draft.scene and draft.msg_type == _VERSION:
-            posted = replace(posted, advice=await self.iteration_advice(draft.scene))
+            posted = posted._replace(advice=await self.iteration_advice(draft.scene))
         return posted if wait_reply_s is None else await self._with_reply(posted, wait_reply_s)
 
     @cached_property
@@ -219,10 +218,10 @@ class Posting(Writing, Replying, SceneBoard):
         for name in channels:
             if roster and name not in roster and name not in ALWAYS_ALLOWED:
                 raise UnknownChannel(name, roster, roster=True)
-        new = [] if roster else [name for name in channels if self._store.is_new(name)]
+        new = [] if roster else sorted(filter(self._store.is_new, channels))
         if new:
             existing = self._store.channels()[0]
-            for name in sorted(new):
+            for name in new:
                 if near_miss(name, existing):
                     raise UnknownChannel(name, existing)
 

@@ -66,8 +66,10 @@ class Presence:
             names = listing.names()
         except OSError:  # we may not look, which is no reason not to post
             return here
-        others = [name for name in names if name != self._process]
-        return here + sum([_is_locked(os.path.join(self._folder, channel, name)) for name in others])  # noqa: PTH118
+        for name in names:
+            if name != self._process and _is_locked(os.path.join(self._folder, channel, name)):  # noqa: PTH118
+                here += 1
+        return here
 
     def channels(self) -> set[str]:
         """The channels that readers wait for."""

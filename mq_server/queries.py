@@ -202,7 +202,14 @@ class Queries(Searching):
                 after = (after[0], after[1] and after[1] + 1)  # a time is included, a message is not
             stop = self._moment(until) if until is not None else None
             until_us = None if stop is None else stop[0] + 1
-            wanted = Filter(wants, sender, msg_type, scene, since_us=after[0] or None, until_us=until_us)
+            wanted = Filter(
+                None if channel is None else wants,
+                sender,
+                msg_type,
+                scene,
+                since_us=after[0] or None,
+                until_us=until_us,
+            )
             timeline = self._index.timeline(wanted, newest_first=since is None)
             if stop is not None:
                 timeline = (place for place in timeline if self._key_of(place) < stop)

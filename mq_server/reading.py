@@ -7,7 +7,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -287,28 +286,26 @@ class Reader(Selecting):
     async def _take(self, question: Question) -> Page:
         """The answer, claimed or settled while nobody else can."""
         names = [name for name in self._named(question.channel) if self._shelf.is_loaded(name)]
+        lease_s = question.lease_s
         leases: dict[tuple[str, str], Lease] = {}
         async with self._delivering(names) as held:
-            if question.lease_s is not None:
+            if lease_s is not None:
                 for name in names:
                     await self._reject_exhausted(held, name, question.reads_as(name)[0])
             # Not from a mailbox that a pattern fits only since: its deliveries are not held still.
             page = await self._shelf.consistent(question.scope, lambda: self._page(question, names))
             for name, ids in _ids_by_channel(page.messages).items():
                 reader, consumer = question.reads_as(name)
-                if question.lease_s is None:
+                if lease_s is None:
                     await self._write_receipts(held, name, reader, consumer, {"ack": ids}, let_go=True)
                     continue
                 noted = self._store.leases(name)
-                token = noted.claim(reader, consumer, ids, question.lease_s)
-                deliveries = noted.of(reader)
-                for identity, text in ids.items():
-                    # None are known if somebody has just deleted the file.
-                    count = deliveries[identity].count if identity in deliveries else 1
-                    leases[name, text] = Lease(name=f"{text}@{token}", lease_s=question.lease_s, deliveries=count)
-        if not leases:
+                token, deliveries = noted.claim(reader, consumer, ids, lease_s)
+                for text, count in zip(ids.values(), deliveries, strict=True):
+                    leases[name, text] = Lease(f"{text}@{token}", lease_s, count)
+        if lease_s is None:
             return page
-        return replace(page, leases=tuple(leases[message.channel, message.id] for message in page.messages))
+        return page._replace(leases=tuple([leases[message.channel, message.id] for message in page.messages]))
 
     def _note_fetched(self, channel: str, reader: str, consumer: str, ids: Named) -> None:
         """Note that messages are given to a reader: here at once, for others when they have been."""

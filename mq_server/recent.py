@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 from weakref import WeakKeyDictionary
 
 import orjson
 
 from mq_server.columns import ChannelIndex
 from mq_server.errors import Stale
-from mq_server.message import Message, Unreadable, parse_line
+from mq_server.intake import taken_in
+from mq_server.message import FLAT, Message, Unreadable, message_of, parse_line
 from mq_server.names import id_number, id_text
 
 _LIMIT_BYTES = 4 * 1024 * 1024
@@ -53,16 +54,58 @@ class Line(NamedTuple):
         return message
 
 
+def messages_of(lines: Sequence[bytes], places: Sequence[tuple[ChannelIndex, int]]) -> list[Message]:
+    """The messages of lines as read now, checked as any line is.
+
+    Args:
+        lines: Their bytes.
+        places: For each, where the index says that it stands: a mailbox and a row.
+
+    Raises:
+        Stale: A file no longer holds what its index says; refresh and ask again.
+    """
+    batch, _ = taken_in([(place, 0, line) for place, line in enumerate(lines)])
+    highs = [index.ids_high[row] for index, row in places]
+    lows = [index.ids_low[row] for index, row in places]
+    if [*batch.highs] != highs or [*batch.lows] != lows:
+        read = {line[0]: number for line, *number in zip(batch.lines, batch.highs, batch.lows, strict=True)}
+        raise Stale(
+            next(
+                index.channel
+                for place, (index, _) in enumerate(places)
+                if read.get(place) != [highs[place], lows[place]]
+            )
+        )
+    return [
+        message_of(fields, index.channel, index.lines[row], row in index.replaces)
+        for fields, (index, row) in zip(batch.fields, places, strict=True)
+    ]
+
+
 class Shown(NamedTuple):
-    """A message that was read once: its values before and after the payload, and the payload as JSON."""
+    """A message that is shown again and again: its values before and after the payload; the payload, and as JSON if
+    there is more in it than text and numbers.
+    """
 
     before: tuple[Any, ...]
     after: tuple[Any, ...]
-    payload: bytes
+    payload: dict[str, Any]
+    encoded: bytes | None
+
+    @classmethod
+    def of(cls, message: Message) -> Self:
+        """What is to be kept of a message."""
+        payload = message.payload
+        if FLAT.issuperset(map(type, payload.values())):
+            kept, encoded = payload.copy(), None
+        else:
+            kept, encoded = {}, orjson.dumps(payload)
+        return cls(message[:_PAYLOAD], message[_PAYLOAD + 1 :], kept, encoded)
 
     def message(self) -> Message:
         """The message, with a payload that nobody else has."""
-        return tuple.__new__(Message, (*self.before, orjson.loads(self.payload), *self.after))
+        payload = self.payload.copy() if self.encoded is None else orjson.loads(self.encoded)
+        return tuple.__new__(Message, (*self.before, payload, *self.after))
 
 
 class Known(NamedTuple):
@@ -71,7 +114,7 @@ class Known(NamedTuple):
     rewritten: int
     shown: dict[int, Shown]
     lines: dict[int, bytes]
-    """Of rows that were appended and not shown yet."""
+    """Of rows that were appended, or read once."""
 
 
 class Recent:
@@ -102,26 +145,27 @@ class Recent:
         """
         known = self.of(index)
         for row, line in enumerate(lines, first):
-            if len(line) <= _LINE_LIMIT_BYTES:
-                self._make_room(len(line))
-                known.lines[row] = line
+            self._keep_line(known, row, line)
 
-    def keep(self, known: Known, row: int, message: Message) -> None:
-        """Keep a message that was read just now.
+    def keep(self, known: Known, row: int, line: bytes, message: Message) -> None:
+        """Keep what is shown just now: its line, and instead of a line that was known already the message.
 
         Args:
             known: What is known of its mailbox.
             row: Where it stands.
+            line: Its bytes.
             message: The message.
         """
-        known.lines.pop(row, None)
-        if message.extra:  # unknown values can't be shared: they may be changed
-            return
-        payload = orjson.dumps(message.payload)
-        if len(payload) > _LINE_LIMIT_BYTES:
-            return
-        self._make_room(len(payload))
-        known.shown[row] = Shown(message[:_PAYLOAD], message[_PAYLOAD + 1 :], payload)
+        if known.lines.pop(row, None) is None:
+            self._keep_line(known, row, line)
+        elif not message.extra:  # unknown values can't be shared: they may be changed
+            self._make_room(len(line))
+            known.shown[row] = Shown.of(message)
+
+    def _keep_line(self, known: Known, row: int, line: bytes) -> None:
+        if len(line) <= _LINE_LIMIT_BYTES:
+            self._make_room(len(line))
+            known.lines[row] = line
 
     def _make_room(self, length: int) -> None:
         if self._size_bytes > _LIMIT_BYTES:

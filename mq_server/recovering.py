@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -185,8 +185,8 @@ class Recovering(Room):
 
     # --- keeping the journals short -----------------------------------------------------------------------------------
 
-    async def _append(self, append: Append) -> Stored:
-        stored = await super()._append(append)
+    def _append(self, append: Append) -> Awaitable[Stored]:
+        stored = super()._append(append)
         for name in append.logs:
             size = self._store.journal(name).size_bytes
             if size > _TRIM_BYTES and size > 2 * self._trimmed_bytes.get(name, 0) and name not in self._trimming:

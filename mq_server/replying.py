@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from mq_server.columns import Place
 from mq_server.message import Message
 from mq_server.outcomes import Posted, Unanswered
@@ -23,20 +21,20 @@ class Replying(Reader):
         if posted.duplicate:
             given = await self._reply_given(asker, question)
             if given is not None:
-                return replace(posted, reply=given)
+                return posted._replace(reply=given)
         page = await self.wait(asker, reader=asker, reply_to=question, ack=True, limit=1, timeout_s=timeout_s)
         if page.messages:
-            return replace(posted, reply=page.messages[0])
+            return posted._replace(reply=page.messages[0])
         given = await self._reply_given(asker, question)  # taken meanwhile by somebody else who reads for the asker
         if given is not None:
-            return replace(posted, reply=given)
+            return posted._replace(reply=given)
         asked = {recipient.channel for recipient in posted.recipients}
         look = Question(asker, None, None, None, asker, False, _LOOKED_AT, None, None)
         page = await self._shelf.consistent([asker], lambda: self._page(look))
         others = sorted(page.messages, key=lambda message: message.sender not in asked)[:_SHOWN]
         unread = len(page.messages) + page.remaining
-        return replace(
-            posted, unanswered=Unanswered(question=question, asker=asker, unread=unread, others=tuple(others))
+        return posted._replace(
+            unanswered=Unanswered(question=question, asker=asker, unread=unread, others=tuple(others))
         )
 
     async def _reply_given(self, asker: str, question: str) -> Message | None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import fnmatch
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from mq_server import config as config_module
 from mq_server.columns import ChannelIndex, Place
@@ -28,22 +27,49 @@ _TIME_HINT = "Use an id, a ref, or a time with its zone, such as 2026-11-22T13:1
 
 
 class HeldStill:
-    """Channels whose deliveries nobody else changes, until they are let go.
+    """Channels whose deliveries nobody else changes within a context, or until they are let go.
 
     Args:
+        leases: Their deliveries, in the order in which all take their locks.
+        timeout_s: How long to try for each lock, in seconds.
+        refresh: Takes in what was written to the files of a channel. That is done while somebody else holds its lock,
+            too: so there is less to do once it is held here, which is what others wait for.
         is_done: Whether a reader of a channel is known to have settled a message.
     """
 
-    def __init__(self, is_done: Callable[[str, str, int], bool]) -> None:
+    def __init__(
+        self,
+        leases: Mapping[str, Leases],
+        timeout_s: float,
+        refresh: Callable[[str], Awaitable[None]],
+        is_done: Callable[[str, str, int], bool],
+    ) -> None:
+        self._wanted = leases
+        self._timeout_s = timeout_s
+        self._refresh = refresh
         self._is_done = is_done
         self._leases: dict[str, Leases] = {}
 
     def __contains__(self, channel: str) -> bool:
         return channel in self._leases
 
-    def add(self, channel: str, leases: Leases) -> None:
-        """One more, whose lock is held."""
-        self._leases[channel] = leases
+    async def __aenter__(self) -> Self:
+        try:
+            for name, leases in self._wanted.items():
+                await leases.lock.acquire_by_task(self._timeout_s, partial(self._refresh, name))
+                self._leases[name] = leases
+                leases.refresh()
+        except BaseException:
+            self.abandon()
+            raise
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self.let_go()
+        finally:
+            self.abandon()
 
     def let_go(self, *channels: str) -> None:
         """Let go of these channels, or of all, once all is done."""
@@ -117,25 +143,19 @@ class Room:
 
     # --- deliveries on this machine ------------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def _delivering(self, channels: Iterable[str]) -> AsyncIterator[HeldStill]:
+    def _delivering(self, channels: Iterable[str]) -> HeldStill:
         """Hold these channels' deliveries still: nobody else claims or settles there meanwhile.
 
         Raises:
             LockTimeout, WriteFailed: Nothing was begun.
         """
         self._store.has_runtime()
-        held = HeldStill(self._is_done)
-        try:
-            for name in sorted(set(channels)):
-                leases = self._store.leases(name)
-                await leases.lock.acquire_by_task(self.config.lock_timeout_s)
-                held.add(name, leases)
-                leases.refresh()
-            yield held
-            held.let_go()
-        finally:
-            held.abandon()
+        leases = {name: self._store.leases(name) for name in sorted(set(channels))}
+        return HeldStill(leases, self.config.lock_timeout_s, self._take_in, self._is_done)
+
+    async def _take_in(self, channel: str) -> None:
+        self._store.leases(channel).refresh()
+        await self._shelf.refresh([channel])
 
     def _leases(self, channel: str) -> Leases:
         """The deliveries of a channel as they stand."""
@@ -146,10 +166,13 @@ class Room:
     def _is_done(self, channel: str, reader: str, identity: int) -> bool:
         """Whether a reader is known to have settled a message."""
         index = self._index.channels.get(channel)
-        row = None if index is None else index.rows.get(identity)
-        if index is None or row is None:
+        if index is None:
             return False
-        return self._shelf.reader_state(channel, reader).is_settled(identity, index.times_us[row])
+        state = self._shelf.reader_state(channel, reader)
+        if not state.seek_us:
+            return identity in state.settled
+        row = index.rows.get(identity)
+        return row is not None and state.is_settled(identity, index.times_us[row])
 
     def _last_read(self, channel: str, reader: str) -> str | None:
         """When a reader last took or settled anything, as far as this machine knows."""

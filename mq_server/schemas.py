@@ -104,7 +104,9 @@ class Schemas:
         Raises:
             SchemaError: The file is no JSON Schema.
         """
-        found = self._load(msg_type) if _NAME.fullmatch(msg_type) else None
+        found = self._load(msg_type)
+        if found is None or not _NAME.fullmatch(msg_type):
+            return None
         if isinstance(found, list):
             raise SchemaError(found)
         return found

@@ -99,14 +99,15 @@ class Selecting(Settling):
         for name in names:
             index = self._index.channels.get(name)
             if index is not None:
-                found[name], moved = self._rows(question, name, index)
+                found[name], moved = self._rows(question, name, index, held_still=among is not None)
                 merged = merged or moved
         places = self._first(question, names, found, question.limit if limit is None else limit)
         messages = self._shelf.load(places, question.limit_bytes)
         count = fitting(messages, Message.as_json, question.limit_bytes)
         return Page(
             messages=tuple(messages[:count]),
-            next=self._next(question, names, found, places[:count]),
+            # Who takes asks again for what comes next: by position nothing is taken.
+            next=None if question.takes else self._next(question, names, found, places[:count]),
             remaining=sum(map(len, found.values())) - count,
             problems=self._shelf.problems(names),
             merged=merged,
@@ -156,7 +157,9 @@ class Selecting(Settling):
         end = len(index) if position is None else position
         return make_token("file", (end, 0), lambda place: index.id_sums[place[0]])
 
-    def _rows(self, question: Question, name: str, index: ChannelIndex) -> tuple[Sequence[int], bool]:
+    def _rows(
+        self, question: Question, name: str, index: ChannelIndex, *, held_still: bool = False
+    ) -> tuple[Sequence[int], bool]:
         """The rows a question asks for, in file order; and whether the place its token names has moved."""
         candidates: Sequence[int]
         moved = False
@@ -170,7 +173,7 @@ class Selecting(Settling):
         elif question.since:
             candidates, superseded = self._rows_since(question.since, index), self._index.superseded_in(name)
         else:
-            withheld = self._withheld(question, name)
+            withheld = self._withheld(question, name, held_still)
             held = {index.rows[identity] for identity in withheld if identity in index.rows}
             candidates = self._deliverable(name, question.reader or name).without(held)
         sender = None if question.sender is None else self._index.names.known(question.sender)
@@ -196,12 +199,12 @@ class Selecting(Settling):
             parent = self._index.parent(amendments.original(index.identity(row)), amendments)
         return None if parent is None else amendments.original(parent)
 
-    def _withheld(self, question: Question, name: str) -> Collection[int]:
+    def _withheld(self, question: Question, name: str, held_still: bool) -> Collection[int]:
         """The messages that other consumers hold, or that are not to be delivered yet."""
         if question.peeks(name):
             return ()
         reader, consumer = question.reads_as(name)
-        leases = self._leases(name)
+        leases = self._store.leases(name) if held_still else self._leases(name)
         left_s = leases.withheld(reader)
         if question.lease_s is None:  # who reads on sees what it holds itself; who claims wants more
             known = leases.of(reader)

@@ -12,6 +12,7 @@ from math import ceil
 from typing import NamedTuple
 
 from mq_server.burying import Burying
+from mq_server.columns import ChannelIndex
 from mq_server.delivery import Receipt
 from mq_server.errors import InvalidRequest, MailError, NotSettled, UnknownReference
 from mq_server.leases import Delivery
@@ -173,31 +174,32 @@ class Settling(Burying):
             UnknownReference, AmbiguousReference: A name fits none, or several.
         """
         texts = [(op, text) for op, texts in named.items() for text in texts]
+        index = self._index.channels.get(channel)
         try:
-            orders = [self._order(channel, op, text) for op, text in texts]
+            orders = [self._order(channel, index, op, text) for op, text in texts]
         except (UnknownReference, InvalidRequest):
             await self._shelf.refresh()  # it may be new; and this tells a message of another mailbox from none
-            orders = [self._order(channel, op, text) for op, text in texts]
+            index = self._index.channels.get(channel)
+            orders = [self._order(channel, index, op, text) for op, text in texts]
         if len({order.identity for order in orders}) < len(orders):
             raise InvalidRequest(["a message is named twice: each can be settled in one way only"])
         return orders
 
-    def _order(self, channel: str, op: str, text: str) -> Order:
+    def _order(self, channel: str, index: ChannelIndex | None, op: str, text: str) -> Order:
         """What is meant by a name or a lease in an argument.
 
         Raises:
             InvalidRequest: It names a message of another channel.
             UnknownReference, AmbiguousReference: It names none, or several.
         """
-        name, at, token = text.partition("@")
-        index = self._index.channels.get(channel)
+        name, _, token = text.partition("@")
         message_id = name if is_id(name) else self._id_of(self._resolve(name))
         identity = id_number(message_id)
         if index is None or identity not in index.rows:
             if self._index.find(identity) is None:
                 raise UnknownReference(text)
             raise InvalidRequest([f"{op}: {text} does not stand in {channel}"])
-        return Order(op, identity, message_id, token if at else "")
+        return Order(op, identity, message_id, token)
 
     # --- carrying out; the channel's deliveries are held still and its files are taken in --------------------------
 
@@ -253,14 +255,19 @@ class Settling(Burying):
         """Each order, and why it can't be carried out; empty when it can."""
         index = self._index.channels.get(channel)
         state, deliveries = self._shelf.reader_state(channel, reader), self._store.leases(channel).of(reader)
+        before: Delivery | None = None
+        holder = ""
         for order in orders:
-            row = None if index is None else index.rows.get(order.identity)
+            identity = order.identity
+            row = None if index is None else index.rows.get(identity)
             if index is None or row is None:
                 yield order, f"does not stand in {channel} any more"
             else:
-                passed = state.is_passed(order.identity, index.times_us[row])
-                delivery = deliveries.get(order.identity)
-                yield order, _why_not(order, reader, consumer, state.settled.get(order.identity), passed, delivery)
+                passed = state.seek_us > 0 and state.is_passed(identity, index.times_us[row])
+                receipt, delivery = state.settled.get(identity), deliveries.get(identity)
+                if delivery is not before:  # what was claimed together shares one
+                    before, holder = delivery, delivery.holder() if delivery else ""
+                yield order, _why_not(order, reader, consumer, receipt, passed, delivery, holder)
 
     def _sought_us(self, channel: str, seek: str) -> int:
         """The time that a seek leads to.
@@ -353,7 +360,13 @@ def _needs_all(channel: str, named: Mapping[str, Sequence[str]], seek: str | Non
 
 
 def _why_not(
-    order: Order, reader: str, consumer: str, receipt: Receipt | None, passed: bool, delivery: Delivery | None
+    order: Order,
+    reader: str,
+    consumer: str,
+    receipt: Receipt | None,
+    passed: bool,
+    delivery: Delivery | None,
+    holder: str,
 ) -> str:
     """Why an order can't be carried out; empty when it can.
 
@@ -364,6 +377,7 @@ def _why_not(
         receipt: What says that it was settled.
         passed: Whether the reader has sought past it.
         delivery: How far it had come on its way.
+        holder: Who holds it now, if anybody does.
     """
     if order.op == "reopen":
         return "" if receipt or passed else "is unread already"
@@ -374,7 +388,6 @@ def _why_not(
         return f"counts as read since {reader} sought past it; reopen makes it unread again"
     if delivery and delivery.settled:
         delivery = None  # of the time before it was reopened on another branch
-    holder = delivery.holder() if delivery else ""
     if delivery and order.token and order.token != delivery.token:
         return f"this lease is over: {f'{holder} holds it now' if holder else 'claim it again to go on'}"
     if delivery and holder:

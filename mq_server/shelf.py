@@ -1,8 +1,8 @@
 """The mailboxes and receipts as last read: index, receipts and problems, brought up to date before every answer.
 
-All changes, our own posts included, enter by the same road: `refresh` compares each file with what was read of it and
-takes in the difference. What has to be read anew is exchanged for the old index on the event loop, where alone the
-index changes.
+All changes enter by the same road: `refresh` compares each file with what was read of it and takes in the difference.
+For our own posts the append has compared; they are collected, and taken in by whoever asks next. What has to be read
+anew is exchanged for the old index on the event loop, where alone the index changes.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from mq_server.delivery import ReaderState, ReceiptIndex, Rows, Unread
 from mq_server.errors import Problem, Stale, Unsteady
 from mq_server.index import Index
 from mq_server.keeping import Mailbox, Tracked
-from mq_server.logfile import ABSENT, LogFile
+from mq_server.logfile import ABSENT, LogFile, View
 from mq_server.message import Message
 from mq_server.names import format_time, id_number
-from mq_server.recent import Known, Line, Recent, Shown
+from mq_server.recent import Known, Line, Recent, messages_of
+from mq_server.stamp import Fingerprint, fingerprints
 from mq_server.store import RECEIPTS, SUFFIX, Listed, Store, channel_of
 from mq_server.watch import Feed, Subscription, Watcher
 from mq_server.writer import MAX_AHEAD_US
@@ -61,6 +62,12 @@ class Shelf:
         self._receipts: dict[str, Tracked[ReceiptIndex]] = {}
         self._unread: dict[tuple[str, str], Unread] = {}
         self._listed: Listed | None = None
+        self._names: set[str] = set()
+        """The channels that there are, or have been."""
+        self._kept_up: dict[str, tuple[str, ...]] = {}
+        """The channels that have kept up for as long as their files look as expected, and no name comes or goes."""
+        self._expected: dict[str, Fingerprint | None] = {}
+        """How these files look, by path."""
         self.version = 0
         """Another one whenever something was taken in."""
         self._all_standing: _Standing | None = None
@@ -75,6 +82,10 @@ class Shelf:
         self._rung_for: set[str] = set()
         self._answering: asyncio.Task[None] | None = None
         self._refreshing = asyncio.Lock()
+        self._taking_in = ""
+        """The channel that whoever holds this lock is at."""
+        self._in_step: dict[str, View] = {}
+        """By channel, how its mailbox was known when the receipts were looked at after a post."""
         self._rereads = False
         self._watcher = Watcher(store.root, self._look)
 
@@ -103,49 +114,113 @@ class Shelf:
             async with self._refreshing:
                 months = self._store.months()
                 for name in changed:
-                    await self._refresh_channel(name, months)
+                    self._taking_in = name
+                    try:
+                        await self._refresh_channel(name, months)
+                    finally:
+                        self._taking_in = ""
 
     def _changed(self, channels: Iterable[str] | None) -> list[str]:
         """Those of the channels of which something has to be taken in; mostly none, which is seen without waiting."""
-        unlisted: frozenset[str] = frozenset()
-        if channels is None:
-            listed = self._store.listed()
-            if listed is not self._listed:
-                self._listed = listed
-                self.version += 1
-            channels = {*listed.channels, *self._mailboxes}
-            unlisted = frozenset(channels - listed.receipts)
-            months = listed.months
-        else:
+        if channels is not None:
             months = self._store.months()
-        return [name for name in channels if not self._has_kept_up(name, months, unlisted)]
+            return [name for name in channels if not self._has_kept_up(name, months)]
+        listed = self._store.listed()
+        if listed is not self._listed:
+            self._listed = listed
+            self._names = {*listed.channels, *self._mailboxes}
+            self._doubt_all()
+            self.version += 1
+        try:
+            found = fingerprints(self._expected)
+        except OSError:
+            self._doubt_all()
+        else:
+            self._doubt_changed(found)
+        behind: list[str] = []
+        if len(self._kept_up) == len(self._names):
+            return behind
+        for name in self._names - self._kept_up.keys():
+            has_receipts = name in listed.receipts
+            if not self._has_kept_up(name, listed.months, has_receipts=has_receipts):
+                behind.append(name)
+            elif not listed.months and self._mailboxes[name].view is not ABSENT:
+                files = (self._mailboxes[name], self._receipts[name])[: 1 + has_receipts]
+                self._kept_up[name] = tuple(file.path for file in files)
+                self._expected.update((file.path, file.view.fingerprint) for file in files)
+        return behind
 
-    def _has_kept_up(self, name: str, months: Sequence[str], unlisted: frozenset[str]) -> bool:
+    def _doubt(self, name: str) -> None:
+        """Look more closely next time whether a channel has kept up."""
+        for path in self._kept_up.pop(name, ()):
+            del self._expected[path]
+
+    def _doubt_all(self) -> None:
+        self._kept_up.clear()
+        self._expected.clear()
+
+    def _doubt_changed(self, found: Sequence[tuple[int, ...]]) -> None:
+        """The same for those whose files are not as expected."""
+        expected = [*self._expected.values()]
+        if found != expected:
+            looks = zip(self._expected, found, expected, strict=True)
+            changed = {path for path, now, before in looks if now != before}
+            for name in [name for name, paths in self._kept_up.items() if not changed.isdisjoint(paths)]:
+                self._doubt(name)
+
+    def _has_kept_up(self, name: str, months: Sequence[str], *, has_receipts: bool = True) -> bool:
         mailbox = self._mailboxes.get(name)
-        if mailbox is None or not mailbox.has_kept_up(months):
+        if mailbox is None:
+            return False
+        mailbox.catch_up()
+        if not mailbox.has_kept_up(months):
             return False
         receipts = self._receipts[name]
-        return (name in unlisted and receipts.view is ABSENT) or receipts.is_current()
+        return (not has_receipts and receipts.view is ABSENT) or receipts.is_current()
 
     async def posted(self, channels: Iterable[str]) -> None:
         """Take in a post of this process where the channel has been read before, and wake who waits for the others."""
         names = set(channels)
         loaded = names & self._mailboxes.keys()
-        if loaded:
-            await self.refresh(loaded)
-        self.feed.publish(names - loaded)
+        behind = [name for name in loaded if not self._has_own(name)]
+        if behind:
+            await self.refresh(behind)
+        if loaded != names:
+            self.feed.publish(names - loaded)
+
+    def _has_own(self, name: str) -> bool:
+        """Whether what this process has posted to a channel is known; takes it in if nothing else has happened there.
+
+        The append has looked at the mailbox. Those whose posts were written together come one after the other: the
+        first looks at the receipts for all.
+        """
+        mailbox = self._mailboxes[name]
+        if mailbox.has_own():
+            if self._in_step.get(name) is mailbox.view:
+                return True
+        elif name == self._taking_in or not mailbox.take_own():
+            return False
+        else:
+            self.version += 1
+            self.feed.publish({name})
+        if name == self._taking_in or not self._receipts[name].is_current():
+            return False
+        self._in_step[name] = mailbox.view
+        return True
 
     async def reread(self) -> None:
         """Take in every file anew, whatever its stamp says."""
         self._rereads = True
         async with self._refreshing:
             for name in self._mailboxes:
+                self._doubt(name)
                 self._mailboxes[name].distrust()
                 self._receipts[name].distrust()
         await self.refresh()
 
     def distrust(self, channel: str) -> None:
         """Read a mailbox anew next time: it does not hold what its index says, though its file looks the same."""
+        self._doubt(channel)
         self._mailboxes[channel].distrust()
 
     async def consistent(self, channels: Iterable[str] | None, answer: Callable[[], T]) -> T:
@@ -228,6 +303,8 @@ class Shelf:
         return index is not None and id_number(line_id) in index.rows
 
     async def _refresh_channel(self, name: str, months: Iterable[str]) -> None:
+        self._names.add(name)
+        self._doubt(name)  # until it is seen again that it has: who is cancelled here leaves it half done
         mailbox = self._mailboxes.get(name)
         if mailbox is None:
             receipts = self._store.receipts(name)
@@ -253,6 +330,15 @@ class Shelf:
     def is_loaded(self, channel: str) -> bool:
         """Whether the channel has been read by this process."""
         return channel in self.index.channels
+
+    def mailbox(self, channel: str) -> Mailbox:
+        """The mailbox of a channel that has been read."""
+        return self._mailboxes[channel]
+
+    def basis(self, channel: str) -> object:
+        """What is told of a channel rests on this: equal as long as nothing enters its index or its receipts."""
+        index = self.index.channels[channel]
+        return index, len(index), index.rewritten, self._receipts[channel].view
 
     def reader_state(self, channel: str, reader: str) -> ReaderState:
         """What a reader has settled in a channel."""
@@ -287,57 +373,70 @@ class Shelf:
             lengths = (self.index.channels[channel].lengths[row] for channel, row in places)
             within = bisect_right(list(accumulate(lengths)), limit_bytes)
             places = places[: max(1, within)]
+        by_channel: dict[str, list[int]] = {}
+        for number, (channel, _) in enumerate(places):
+            by_channel.setdefault(channel, []).append(number)
+        messages: dict[int, Message] = {}
+        unread: list[int] = []
+        lines: list[bytes] = []
         known: dict[str, Known] = {}
-        found: list[Shown | None] = []
-        missing: dict[str, list[int]] = {}
-        for channel, row in places:
-            if channel not in known:
-                known[channel] = self._recent.of(self.index.channels[channel])
-            lately = known[channel].shown.get(row)
-            found.append(lately)
-            if lately is None:
-                missing.setdefault(channel, []).append(row)
-        fresh = {}
-        for channel, rows in missing.items():
-            for row, line in self._lines(channel, rows, known[channel].lines):
-                message = fresh[channel, row] = line.message()
-                self._recent.keep(known[channel], row, message)
-        return [
-            fresh[place] if lately is None else lately.message() for place, lately in zip(places, found, strict=True)
-        ]
+        for channel, numbers in by_channel.items():
+            known[channel] = recent = self._recent.of(self.index.channels[channel])
+            rows = []
+            for number in numbers:
+                row = places[number].row
+                shown = recent.shown.get(row)
+                if shown is None:
+                    unread.append(number)
+                    rows.append(row)
+                else:
+                    messages[number] = shown.message()
+            if rows:
+                lines += self._lines(channel, rows, recent.lines)
+        if unread:
+            at = [places[number] for number in unread]
+            stands = [(self.index.channels[channel], row) for channel, row in at]
+            read = messages_of(lines, stands)
+            messages.update(zip(unread, read, strict=True))
+            for (channel, row), line, message in zip(at, lines, read, strict=True):
+                self._recent.keep(known[channel], row, line, message)
+        return [messages[number] for number in range(len(places))]
 
     def lines(self, places: Sequence[Place]) -> list[Line]:
         """The lines at these places, read from the files but not decoded."""
         by_channel: dict[str, list[int]] = {}
         for channel, row in places:
             by_channel.setdefault(channel, []).append(row)
-        found = {(name, row): line for name, rows in by_channel.items() for row, line in self._lines(name, rows, {})}
+        found = {}
+        for channel, rows in by_channel.items():
+            index = self.index.channels[channel]
+            for row, data in zip(rows, self._lines(channel, rows, {}), strict=True):
+                path, number, amended = index.path(row), index.lines[row], row in index.replaces
+                found[channel, row] = Line(data, channel, path, number, index.identity(row), amended)
         return [found[place] for place in places]
 
-    def _lines(self, channel: str, rows: list[int], known: Mapping[int, bytes]) -> Iterator[tuple[int, Line]]:
-        """Lines of a channel by row, in any order.
+    def _lines(self, channel: str, rows: list[int], known: Mapping[int, bytes]) -> list[bytes]:
+        """Lines of a channel.
 
         Args:
             channel: The channel.
-            rows: Which.
+            rows: Which, in any order.
             known: By row, what need not be read from a file.
         """
         index = self.index.channels[channel]
-        by_path = {f"{channel}{SUFFIX}": sorted(rows)}
+        missing = sorted(row for row in rows if row not in known)
+        by_path = {"": missing}
         if index.archived:
             by_path = {}
-            for row in sorted(rows):
+            for row in missing:
                 by_path.setdefault(index.path(row), []).append(row)
-        data = {row: known[row] for row in rows if row in known}
-        for path, run in by_path.items():
-            stored = [row for row in run if row not in data]
-            if stored:
-                spans = [(index.offsets[row], index.lengths[row]) for row in stored]
-                log = self._store.at(path) if index.archived else self._mailboxes[channel].source
-                data.update(zip(stored, log.read_spans(spans), strict=True))
-            for row in run:
-                line = Line(data[row], channel, path, index.lines[row], index.identity(row), row in index.replaces)
-                yield row, line
+        data: dict[int, bytes] = {}
+        for path, some in by_path.items():
+            if some:
+                spans = [(index.offsets[row], index.lengths[row]) for row in some]
+                log = self._store.at(path) if path else self._mailboxes[channel].source
+                data.update(zip(some, log.read_spans(spans), strict=True))
+        return [data[row] if row in data else known[row] for row in rows]
 
     def problems(self, channels: Iterable[str] | None = None) -> tuple[Problem, ...]:
         """What is wrong in the files of these channels, or in all, in order of path and line."""

@@ -81,7 +81,7 @@ class Store:
         Raises:
             InvalidName: It is no channel's name.
         """
-        return self._log("", channel)
+        return self._logs.get(channel) or self._log("", channel)  # every post comes here
 
     def kept_index(self, channel: str) -> IndexFile:
         """Where this machine keeps the index of a mailbox."""
@@ -250,7 +250,7 @@ class Store:
         Raises:
             WriteFailed: The system refused.
         """
-        if self._runtime.exists():
+        if os.path.exists(self._runtime):  # noqa: PTH110 - every claim comes here
             return True
         if not self.root.is_dir():
             return False

@@ -19,6 +19,8 @@ Keyed = tuple[int, int, int, str, int]
 """A row in the common order: its timestamp, the two halves of its id, its place."""
 Wants = Callable[[ChannelIndex, Sequence[int]], Sequence[int]]
 """Picks those of a channel's rows that are wanted."""
+Taken = tuple[ChannelIndex, Sequence[int]]
+"""A channel and some of its rows."""
 
 
 class Stretch:
@@ -65,29 +67,54 @@ class Stretch:
         return bisect(self._order, time_us, self.start, self.stop, key=self._times_us.__getitem__)
 
 
-def windows(stretches: list[Stretch], wants: Wants, *, newest_first: bool) -> Iterator[list[Keyed]]:
+def windows(
+    channels: Sequence[tuple[int, ChannelIndex]],
+    wants: Wants,
+    *,
+    since_us: int | None = None,
+    until_us: int | None = None,
+    newest_first: bool,
+) -> Iterator[list[Keyed]]:
     """All rows in order, window by window; copies of one id by channel.
 
     Args:
-        stretches: The channels.
+        channels: Each with a timestamp that none of its rows is later than, the latest first. When the newest rows come
+            first, a channel is not looked into before its timestamp is reached: mostly few of hundreds are.
         wants: Which rows.
+        since_us: Only from this timestamp on.
+        until_us: Only before this timestamp.
         newest_first: The other way round.
     """
+    coming = [(newest_us, index) for newest_us, index in channels if since_us is None or newest_us >= since_us]
+    coming.reverse()
+    stretches: list[Stretch] = []
+
+    def look_into_next() -> None:
+        stretch = Stretch(coming.pop()[1], since_us, until_us)
+        if stretch.start < stretch.stop:
+            stretches.append(stretch)
+
     size = _FIRST_ROWS
-    while stretches := [stretch for stretch in stretches if stretch.start < stretch.stop]:
+    while True:
+        while coming and (len(stretches) < size or not newest_first):
+            look_into_next()
+        if not stretches:
+            return
+        edge_us = _edge_us(stretches, size, newest_first)
+        while coming and coming[-1][0] >= edge_us:
+            look_into_next()
         found: list[Keyed] = []
-        for index, taken in cut(stretches, size, newest_first=newest_first)[0]:
+        for index, taken in _taken(stretches, edge_us, newest_first):
             rows = wants(index, taken)
             if rows:
                 found += _keyed(index, rows)
         found.sort(reverse=newest_first)
         yield found
         size = min(2 * size, _MOST_ROWS)
+        stretches = [stretch for stretch in stretches if stretch.start < stretch.stop]
 
 
-def cut(
-    stretches: list[Stretch], size: int, *, newest_first: bool
-) -> tuple[list[tuple[ChannelIndex, Sequence[int]]], int]:
+def cut(stretches: list[Stretch], size: int, *, newest_first: bool) -> tuple[list[Taken], int]:
     """Take a window off some channels; and the timestamp that it reaches to, all of whose rows are in it.
 
     Args:
@@ -96,6 +123,11 @@ def cut(
         newest_first: From their ends.
     """
     edge_us = _edge_us(stretches, size, newest_first)
+    return _taken(stretches, edge_us, newest_first), edge_us
+
+
+def _taken(stretches: list[Stretch], edge_us: int, newest_first: bool) -> list[Taken]:
+    """Take all rows up to a timestamp off some channels."""
     taken = []
     for stretch in stretches:
         if newest_first:
@@ -103,7 +135,7 @@ def cut(
                 taken.append((stretch.index, stretch.take_from(edge_us)))
         elif stretch.time_us(stretch.start) <= edge_us:
             taken.append((stretch.index, stretch.take_until(edge_us)))
-    return taken, edge_us
+    return taken
 
 
 def _edge_us(stretches: list[Stretch], size: int, newest_first: bool) -> int:
@@ -122,8 +154,8 @@ def _edge_us(stretches: list[Stretch], size: int, newest_first: bool) -> int:
 
 
 def _keyed(index: ChannelIndex, rows: Sequence[int]) -> Iterator[Keyed]:
-    columns = index.times_us, index.ids_high, index.ids_low
-    return zip(*(picked(column, rows) for column in columns), repeat(index.channel), rows, strict=False)
+    times_us, highs, lows = index.times_us, index.ids_high, index.ids_low
+    return zip(picked(times_us, rows), picked(highs, rows), picked(lows, rows), repeat(index.channel), rows)
 
 
 def picked(column: array[int], rows: Sequence[int]) -> Sequence[int]:

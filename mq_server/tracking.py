@@ -84,7 +84,7 @@ class Tracking(Room):
                         reader=reader,
                         consumer=delivery.consumer,
                         left_s=left_s,
-                        deliveries=delivery.count,
+                        deliveries=delivery.deliveries,
                     )
 
     def _readers_of(self, channel: str, identity: int) -> list[str]:
@@ -130,7 +130,7 @@ class Tracking(Room):
             state=standing,
             waiting=self._store.presence.count(channel),
             steps=tuple(steps),
-            deliveries=delivery.count,
+            deliveries=delivery.deliveries,
             left_s=left_s if standing in ("claimed", "withheld") else 0.0,
         )
 

@@ -15,6 +15,7 @@ from mq_server.message import plain_payload
 from mq_server.schemas import Schemas, kind_of
 
 _MODELS = "mq_server.payloads"
+_MAPPINGS = (dict, Mapping)  # a dict is told from a class at once, from an abstract one by way of a function
 TEXT_TYPES = frozenset({"brief", "narration", "note", "feedback", "query", "answer"})
 """The types whose models take a payload that is nothing but a `text`."""
 MODEL_TYPES = TEXT_TYPES | {
@@ -45,13 +46,13 @@ def checked_payload(
         InvalidRequest: Every field that is wrong, and the fields of the type.
         SchemaError: The type's schema cannot be used.
     """
-    if not isinstance(payload, Mapping):
+    if not isinstance(payload, _MAPPINGS):
         from mq_server import payloads
 
         msg_type, payload = payloads.dumped(msg_type, payload)
     if not isinstance(msg_type, str) or not msg_type.strip():
         raise InvalidRequest(["msg_type is missing: name the kind of message, such as 'note'"])
-    if not isinstance(payload, Mapping):
+    if not isinstance(payload, _MAPPINGS):
         hint = '; write {"text": …} for plain text' if isinstance(payload, str) else ""
         raise InvalidRequest([f"payload must be a JSON object, not {kind_of(payload)}{hint}"])
     plain = plain_payload(payload)

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mq_server.appendlog import AppendLog, Written
@@ -52,9 +52,11 @@ class Append:
     """One line to be appended to one or more logs under one id.
 
     `encode` is called under the locks, with the id, the time in microseconds and the log's name. `known` is the id and
-    time of a line that has them already: another copy of a stored message. `follows_any` is for lines whose order must
+    time of a line that has them already: another copy of a stored message. `plain` says that the line is a new message
+    that neither corrects another nor expires. `follows_any` is for lines whose order must
     be that of their timestamps, wherever the clock stands; `after_us` is a time that they must come after. `stands` is
-    called on the event loop or the writer's thread once the line stands, before it is synced.
+    called on the event loop or the writer's thread once the line stands, before it is synced. `done` is made by the
+    writer, for whoever waits.
     """
 
     logs: dict[str, AppendLog]
@@ -62,16 +64,11 @@ class Append:
     lock_timeout_s: float
     durable: bool
     known: tuple[str, int] | None = None
+    plain: bool = False
     follows_any: bool = False
     after_us: int = 0
     stands: Callable[[], None] | None = None
-
-
-class _Asked(NamedTuple):
-    """An append that somebody on an event loop waits for."""
-
-    append: Append
-    done: asyncio.Future[Stored]
+    done: asyncio.Future[Stored] = field(init=False)
 
 
 class _Later(Exception):
@@ -96,8 +93,8 @@ class Writer:
         self._creating = creating
         self._journal = journal
         self._written = written
-        self._asked: list[_Asked] = []
-        self._queue: queue.SimpleQueue[list[_Asked] | None] = queue.SimpleQueue()
+        self._asked: list[Append] = []
+        self._queue: queue.SimpleQueue[list[Append] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._handed_over = 0
         """How many appends the thread has not answered yet."""
@@ -113,15 +110,14 @@ class Writer:
         later it can't be any more.
         """
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[Stored] = loop.create_future()
-        self._asked.append(_Asked(append, done))
-        goes_on = self._goes_on(loop)
-        if len(self._asked) == 1:
-            if goes_on:
-                self._hand_over()
-            else:
-                loop.call_soon(self._hand_over)
-        return done
+        append.done = loop.create_future()
+        if self._goes_on(loop) and not self._asked:
+            self._hand_over([[append]])
+        else:
+            self._asked.append(append)
+            if len(self._asked) == 1:
+                loop.call_soon(self._end_round)
+        return append.done
 
     def _goes_on(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Whether a task asks once more within its turn: had it company, somebody else would have asked in between."""
@@ -131,22 +127,27 @@ class Writer:
         self._asker, self._turn_ends = asker, now + _TURN_S
         return False
 
-    def _hand_over(self) -> None:
-        asked, self._asked = [one for one in self._asked if not one.done.done()], []
-        asked = [one for group in _same_targets(asked) if not self._committed_here(group) for one in group]
-        if asked:
-            self._handed_over += len(asked)
-            self._queue.put(asked)
+    def _end_round(self) -> None:
+        asked, self._asked = [append for append in self._asked if not append.done.done()], []
+        self._hand_over(_same_targets(asked))
+
+    def _hand_over(self, groups: Iterable[list[Append]]) -> None:
+        later: list[Append] = []
+        for group in groups:
+            if not self._committed_here(group):
+                later += group
+        if later:
+            self._handed_over += len(later)
+            self._queue.put(later)
             self._start()
 
-    def _committed_here(self, group: list[_Asked]) -> bool:
+    def _committed_here(self, group: list[Append]) -> bool:
         """Commit a group at once, if that is a matter of microseconds; whether it was."""
-        appends = [one.append for one in group]
-        if self._handed_over or (self._sync_s > _QUICK_S and any(append.durable for append in appends)):
+        if self._handed_over or (self._sync_s > _QUICK_S and any(append.durable for append in group)):
             return False
         outcomes: list[Stored | BaseException]
         try:
-            outcomes = self._commit(appends, at_once=True)
+            outcomes = self._commit(group, at_once=True)
         except _Later:
             return False
         except BaseException as error:  # noqa: BLE001 - each caller gets what happened
@@ -161,7 +162,7 @@ class Writer:
 
     async def close(self) -> None:
         """Finish what is queued."""
-        self._hand_over()
+        self._end_round()
         while self._thread is not None:
             self._queue.put(None)
             await asyncio.to_thread(self._thread.join)
@@ -174,10 +175,10 @@ class Writer:
             batches = [self._queue.get()]
             while not self._queue.empty():
                 batches.append(self._queue.get())
-            for group in _same_targets([one for batch in batches for one in batch or ()]):
+            for group in _same_targets([append for batch in batches for append in batch or ()]):
                 outcomes: list[Stored | BaseException]
                 try:
-                    outcomes = self._commit([one.append for one in group], at_once=False)
+                    outcomes = self._commit(group, at_once=False)
                 except BaseException as error:  # noqa: BLE001 - the thread's edge: each caller gets what happened
                     outcomes = [error] * len(group)
                 with suppress(RuntimeError):  # the event loop is closed: nobody waits any more
@@ -185,7 +186,7 @@ class Writer:
             if None in batches:
                 return
 
-    def _answer_handed_over(self, group: list[_Asked], outcomes: list[Stored | BaseException]) -> None:
+    def _answer_handed_over(self, group: list[Append], outcomes: list[Stored | BaseException]) -> None:
         self._handed_over -= len(group)
         _answer(group, outcomes)
 
@@ -203,11 +204,12 @@ class Writer:
         locks: list[FileLock] = []
         tails: dict[str, Tail] = {}
         minted: list[Stored] = []
+        created: list[str] = []
         written: dict[str, Written] = {}
+        durable, plain = False, True
         stopped: tuple[str, MailError] | None = None
         try:
             self._hold(logs, locks, tails, 0.0 if at_once else group[0].lock_timeout_s, at_once=at_once)
-            lines: dict[str, list[bytes]] = {name: [] for name in logs}
             time_us = 0
             # All or none follow any time: the logs are of one kind.
             next_us = next_time_us(tails, None if group[0].follows_any else MAX_AHEAD_US)
@@ -215,17 +217,20 @@ class Writer:
                 if append.known is None:
                     time_us = next_us = max(next_us, append.after_us + 1)
                     next_us += 1
-                    stored = Stored(mint_id(time_us), time_us, {})
+                    minted.append(Stored(mint_id(time_us), time_us, {}, created))
                 else:
-                    stored = Stored(*append.known, {})
-                minted.append(stored)
-                for name in logs:
-                    lines[name].append(append.encode(stored.id, stored.time_us, name))
+                    minted.append(Stored(*append.known, {}, created))
+                durable = durable or append.durable
+                plain = plain and append.plain
+            lines: dict[str, bytes] = {}
+            for name in logs:
+                pairs = zip(group, minted, strict=True)
+                lines[name] = b"".join([append.encode(stored.id, stored.time_us, name) for append, stored in pairs])
             for name, log in logs.items():
-                tail, data = tails.pop(name), b"".join(lines[name])
+                tail = tails.pop(name)
                 try:
-                    written[name] = log.append(tail, data, time_us or tail.newest_us)
-                    self._journal(name).append(data)
+                    written[name] = log.append(tail, lines[name], time_us or tail.newest_us, plain=plain)
+                    self._journal(name).append(lines[name])
                 except MailError as error:
                     if not written:
                         raise
@@ -241,16 +246,17 @@ class Writer:
                 for append in group:
                     if append.stands is not None:
                         append.stands()
-            unconfirmed = self._sync(logs, written, durable=any(append.durable for append in group))
+            unconfirmed = self._sync(logs, written, durable=durable)
         if stopped:
             return [PartlyPosted(stored.id, list(written), *stopped) for stored in minted]
         if unconfirmed:
             return [unconfirmed] * len(minted)
-        created = [name for name in logs if written[name].created]
-        for name in logs:
-            for line, stored in enumerate(minted, written[name].first_line):
+        for name, appended in written.items():
+            if appended.created:
+                created.append(name)
+            for line, stored in enumerate(minted, appended.first_line):
                 stored.lines[name] = line
-        return [stored._replace(created=created) for stored in minted] if created else list(minted)
+        return [*minted]
 
     def _hold(
         self,
@@ -308,14 +314,14 @@ class Writer:
         return failure
 
 
-def _answer(group: list[_Asked], outcomes: list[Stored | BaseException]) -> None:
-    for one, outcome in zip(group, outcomes, strict=True):
-        if one.done.done():
+def _answer(group: list[Append], outcomes: list[Stored | BaseException]) -> None:
+    for append, outcome in zip(group, outcomes, strict=True):
+        if append.done.done():
             continue  # cancelled after it was handed over: the message stands all the same
         if isinstance(outcome, BaseException):
-            one.done.set_exception(outcome)
+            append.done.set_exception(outcome)
         else:
-            one.done.set_result(outcome)
+            append.done.set_result(outcome)
 
 
 def next_time_us(tails: dict[str, Tail], max_ahead_us: int | None = MAX_AHEAD_US) -> int:
@@ -332,8 +338,8 @@ def next_time_us(tails: dict[str, Tail], max_ahead_us: int | None = MAX_AHEAD_US
     return next_us
 
 
-def _same_targets(asked: list[_Asked]) -> Iterable[list[_Asked]]:
-    groups: dict[tuple[str, ...], list[_Asked]] = {}
-    for one in asked:
-        groups.setdefault(tuple(one.append.logs), []).append(one)
+def _same_targets(asked: list[Append]) -> Iterable[list[Append]]:
+    groups: dict[tuple[str, ...], list[Append]] = {}
+    for append in asked:
+        groups.setdefault(tuple(append.logs), []).append(append)
     return groups.values()

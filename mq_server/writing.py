@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Container, Iterable, Sequence
-from typing import Any
+from math import inf
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from mq_server.columns import Place
 from mq_server.errors import InvalidRequest, KeyTaken, MessageTooLong, UnknownReference
 from mq_server.guarding import Guarding
+from mq_server.logfile import View
 from mq_server.message import Draft, Encode, Message, encode_line
 from mq_server.names import check_name, id_text
 from mq_server.outcomes import Posted, Recipient
@@ -17,8 +20,25 @@ from mq_server.writer import Append, Stored
 _KEY_US = 24 * 3600 * 1_000_000
 
 
+class _Told(NamedTuple):
+    """What was told of a recipient after a post, how its mailbox looked then, and what that rests on."""
+
+    look: View
+    basis: object
+    since_us: int
+    until_us: float
+    counted: int
+    """How many of those that stand in the index are unread; that holds from `since_us` to `until_us`."""
+    unread: int
+    last_read: str | None
+
+
 class Writing(Guarding):
     """The part of the façade that writes posts."""
+
+    def __init__(self, root: str | Path, **others: Any) -> None:
+        super().__init__(root, **others)
+        self._told: dict[str, _Told] = {}
 
     async def _post_new(self, draft: Draft, channels: Sequence[str]) -> Posted:
         encode, size = draft.encoder()
@@ -28,9 +48,11 @@ class Writing(Guarding):
         await self._check_guards(channels, draft.reply_to, draft.replaces)
         # Counted now, since those who wait are gone with the message before the caller hears of it.
         waiting = {name: self._store.presence.count(name) for name in channels}
-        stored = await self._write(encode, channels)
+        stored = await self._write(encode, channels, plain=draft.replaces is None and draft.expires_in_us is None)
         message = draft.message(stored.id, stored.time_us, channels[0], stored.lines[channels[0]])
-        recipients = [self._recipient(name, stored.created, waiting[name]) for name in channels]
+        recipients = [
+            Recipient(name, name in stored.created, waiting[name], *self._state_after_post(name)) for name in channels
+        ]
         return Posted(message=message, recipients=tuple(recipients))
 
     async def _write(
@@ -38,21 +60,46 @@ class Writing(Guarding):
         encode: Encode,
         channels: Iterable[str],
         known: tuple[str, int] | None = None,
+        *,
+        plain: bool = False,
     ) -> Stored:
         logs = {channel: self._store.mailbox(channel) for channel in sorted(channels)}
-        stored = await self._append(Append(logs, encode, self.config.lock_timeout_s, self._is_durable, known))
+        stored = await self._append(Append(logs, encode, self.config.lock_timeout_s, self._is_durable, known, plain))
         await self._shelf.posted(logs)
         return stored
 
-    def _recipient(self, name: str, created: Container[str], waiting: int) -> Recipient:
-        known = self._shelf.is_loaded(name)
-        return Recipient(
-            channel=name,
-            created=name in created,
-            waiting=waiting,
-            unread=self._count_deliverable(name, name) if known else None,
-            last_read=self._last_read(name, name) if known else None,
-        )
+    def _state(self, name: str) -> tuple[int | None, str | None]:
+        """How many messages a channel's own reader has to read, and when it last took or settled anything."""
+        if not self._shelf.is_loaded(name):
+            return None, None
+        return self._count_deliverable(name, name), self._last_read(name, name)
+
+    def _state_after_post(self, name: str) -> tuple[int | None, str | None]:
+        """The same, once a post has been taken in.
+
+        It is found out once for all whose posts were written together, and counted only if more has happened than that
+        plain posts of this process came on top.
+        """
+        if not self._shelf.is_loaded(name):
+            return None, None
+        told, mailbox = self._told.get(name), self._shelf.mailbox(name)
+        if told is None or told.look is not mailbox.view:
+            basis, since_us = self._shelf.basis(name), time.time_ns() // 1000
+            if told is None or told.basis != basis or not told.since_us <= since_us < told.until_us:
+                mailbox.catch_up()
+                basis = self._shelf.basis(name)
+                counted, until_us = self._count_deliverable(name, name), self._counts_until_us(name, since_us)
+            else:
+                since_us, until_us, counted = told.since_us, told.until_us, told.counted
+            unread, last_read = counted + mailbox.collected_lines, self._last_read(name, name)
+            told = self._told[name] = _Told(mailbox.view, basis, since_us, until_us, counted, unread, last_read)
+        return told.unread, told.last_read
+
+    def _counts_until_us(self, name: str, now_us: int) -> float:
+        """Until when a count of what is unread holds, and what is posted adds to it, if nothing else happens."""
+        if self._shelf.reader_state(name, name).seek_us > now_us:
+            return 0  # what comes before that counts as read
+        return min(filter(now_us.__lt__, self._index.channels[name].expires_us.values()), default=inf)
 
     # --- posting under a key ----------------------------------------------------------------------------------------
 
@@ -104,7 +151,7 @@ class Writing(Guarding):
                 return encode_line(message.stored() | {"channel": channel})
 
             created = (await self._write(encode, missing, known=(message.id, message.time_us))).created
-        recipients = tuple(self._recipient(name, created, waiting[name]) for name in reached)
+        recipients = tuple(Recipient(name, name in created, waiting[name], *self._state(name)) for name in reached)
         return Posted(message=message, recipients=recipients, duplicate=True, differs=differs)
 
     def _row_of(self, place: Place, identity: int) -> int:

@@ -60,6 +60,11 @@ def eventually(fact: Callable[[], T], deadline_s: float = DEADLINE_S) -> T:
         time.sleep(0.002)
 
 
+def loaded() -> float:
+    """How many times as long as on an idle machine something may take here and now: tests run beside others."""
+    return max(1.0, os.getloadavg()[0]) if hasattr(os, "getloadavg") else 4.0
+
+
 def examples(count: int) -> settings:
     """Settings for so many examples in an ordinary run, and more in a soak."""
     return settings(max_examples=count * settings.default.max_examples // 100)

@@ -357,7 +357,7 @@ def test_a_file_that_never_stays_is_given_up_with_an_error(tmp_path: Path, monke
     log = new_log(tmp_path)
     append(log, ONE)
     monkeypatch.setattr(logfile, "QUIET_S", 0.001)
-    monkeypatch.setattr(log, "_landed", lambda *_: None)
+    monkeypatch.setattr(log, "_landed", lambda *_, **__: None)
     with pytest.raises(FileVanished, match=r"narrator\.jsonl: the file keeps changing while we write to it"):
         append(log, TWO)
 
@@ -654,10 +654,10 @@ def test_a_reader_between_a_write_and_its_stamp_waits_for_the_stamp(
     in_between, go_on = threading.Event(), threading.Event()
     real_landed = log._landed
 
-    def landed(*arguments: object) -> object:
+    def landed(*arguments: object, **named: object) -> object:
         in_between.set()
         assert go_on.wait(10)
-        return real_landed(*arguments)  # type: ignore[arg-type]
+        return real_landed(*arguments, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(log, "_landed", landed)
     monkeypatch.setattr(logfile, "_READER_LOCK_S", 10.0)

@@ -138,7 +138,7 @@ def test_a_receipt_that_cannot_be_written_leaves_the_message_with_its_holder(
 ) -> None:
     root = production(tmp_path)
 
-    def full(self: appendlog.AppendLog, *_: object) -> appendlog.Written:
+    def full(self: appendlog.AppendLog, *_: object, **__: object) -> appendlog.Written:
         raise WriteFailed(self.path, OSError(28, "No space left on device"), "Nothing was posted")
 
     with monkeypatch.context() as patched, pytest.raises(WriteFailed, match="No space left"):
@@ -164,9 +164,9 @@ def test_a_caller_that_goes_away_while_the_receipt_is_written_leaves_nothing_loc
             settling = loop.create_task(room.settle("narrator", ack=page.leases[0].name, consumer="one"))
             gone = asyncio.Event()
 
-            def in_the_thread(self: appendlog.AppendLog, *arguments: Any) -> appendlog.Written:
+            def in_the_thread(self: appendlog.AppendLog, *arguments: Any, **named: Any) -> appendlog.Written:
                 asyncio.run_coroutine_threadsafe(_leave(settling, gone), loop).result(DEADLINE_S)
-                return append(self, *arguments)
+                return append(self, *arguments, **named)
 
             monkeypatch.setattr(appendlog.AppendLog, "append", in_the_thread)
             with pytest.raises(asyncio.CancelledError):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mq_server import chains
-from mq_server.chains import LOW, Chains, Joined, NumberOf, RowOf, RowsOf
+from mq_server.chains import LOW, Chains, NumberOf, RowOf, RowsOf
 
 # Few different ends, so that buckets and whole low halves are shared, as ids written on purpose may do.
 NUMBERS = st.builds(
@@ -32,11 +32,15 @@ def halves(number: int) -> tuple[int, int]:
     return number >> 64, number & LOW
 
 
+def halves_of(numbers: list[int]) -> tuple[list[int], list[int]]:
+    return [number >> 64 for number in numbers], [number & LOW for number in numbers]
+
+
 @given(PARTS, st.lists(NUMBERS, max_size=10), st.integers(0, 130))
 def test_all_entries_of_a_number_are_found_and_no_others(parts: list[list[int]], others: list[int], bits: int) -> None:
     table, model = Chains(), list[int]()
     for part in parts:
-        table.extend(list(map(halves, part)))
+        table.extend(*halves_of(part))
         model += part
         for number in {*model, *others}:
             expected = [entry for entry, each in enumerate(model) if each == number]
@@ -49,24 +53,13 @@ def test_all_entries_of_a_number_are_found_and_no_others(parts: list[list[int]],
 
 
 @given(PARTS, NUMBERS)
-def test_tables_that_are_asked_together_say_what_each_says(parts: list[list[int]], other: int) -> None:
-    tables = [Chains() for _ in parts]
-    for table, part in zip(tables, parts, strict=True):
-        table.extend(list(map(halves, part)))
-    joined = Joined(tables)
-    for number in {other, *(number for part in parts for number in part)}:
-        alone = [table.newest(*halves(number)) for table in tables]
-        assert [*joined.newest(*halves(number))] == [each for each in enumerate(alone) if each[1] >= 0]
-
-
-@given(PARTS, NUMBERS)
 def test_the_row_of_each_number_is_that_of_the_first_that_came(parts: list[list[int]], other: int) -> None:
     rows, model = RowOf(), dict[int, int]()
     for part in parts:
-        places = rows.unknown(list(map(halves, part)))
+        places = rows.unknown(*halves_of(part))
         for number in part:
             model.setdefault(number, len(model))
-        rows.extend([halves(part[place]) for place in places])
+        rows.extend(*halves_of([part[place] for place in places]))
         assert rows == model
         assert list(rows) == list(model)
         assert (other in rows, rows.get(other), rows.get(other, -7)) == (
@@ -109,6 +102,6 @@ def test_a_large_table_grows_without_being_rehashed(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(chains, "_REHASHED_ENTRIES", 1 << 8)
     table = Chains()
     for number in range(5000):
-        table.extend([(0, number * 0x9E37_79B9_7F4A_7C15 & LOW)])
+        table.extend([0], [number * 0x9E37_79B9_7F4A_7C15 & LOW])
     assert chained < 5000 + 4 * (1 << 8)
     assert all(table.newest(0, number * 0x9E37_79B9_7F4A_7C15 & LOW) == number for number in range(5000))

@@ -335,7 +335,7 @@ class Claims(RuleBasedStateMachine):
                 if self.model.is_unread(known):
                     found = deliveries.get(id_number(message_id), leases_module.Delivery())
                     assert found.holder() == self.holder(known)
-                    assert (0 if found.settled else found.count) == known.count
+                    assert (0 if found.settled else found.deliveries) == known.count
                     assert found.deadline.left_s() == max(0.0, self.left_s(known))
 
     @invariant()

@@ -244,10 +244,10 @@ def break_appends(patch: pytest.MonkeyPatch, name: str) -> None:
     """Let nothing be written to one mailbox."""
     whole = AppendLog.append
 
-    def append(self: AppendLog, *arguments: Any) -> Any:
+    def append(self: AppendLog, *arguments: Any, **named: Any) -> Any:
         if self.path.name == f"{name}.jsonl":
             raise WriteFailed(self.path, OSError(5, "Input/output error"))
-        return whole(self, *arguments)
+        return whole(self, *arguments, **named)
 
     patch.setattr(AppendLog, "append", append)
 

@@ -33,7 +33,7 @@ ATTRIBUTES = {
     *("preserveaspectratio", "x", "y", "x1", "x2", "y1", "y2", "width", "height", "rx", "text-anchor"),
 }
 ELEMENTS = {
-    *("html", "head", "meta", "title", "style", "body", "a", "form", "nav", "h1", "h2", "h4", "ol", "ul", "li", "span"),
+    *("html", "head", "meta", "title", "style", "body", "a", "form", "nav", "h1", "h2", "h3", "ol", "ul", "li", "span"),
     *("fieldset", "legend", "div", "label", "input", "bdi", "button", "main", "header", "p", "figure", "figcaption"),
     *("section", "article", "time", "table", "thead", "tbody", "tr", "th", "td", "dl", "dt", "dd", "details"),
     *("summary", "code", "strong", "br", "svg", "g", "rect", "line", "text"),

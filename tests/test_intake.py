@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -33,6 +34,10 @@ MESSAGES = st.builds(
 LINES = st.lists(MESSAGES | st.sampled_from([b"{", b"=======", b"[]", b"1", b"{}"]), max_size=8)
 
 
+def joined(highs: Sequence[int], lows: Sequence[int]) -> list[int]:
+    return [high << 64 | low for high, low in zip(highs, lows, strict=True)]
+
+
 def fault(line: bytes) -> str:
     try:
         parse_fields(line)
@@ -47,11 +52,12 @@ def test_many_lines_have_the_faults_that_each_has_alone(lines: list[bytes]) -> N
     assert faults == [(number, fault(line)) for number, line in enumerate(lines) if fault(line)]
     readable = [line for line in lines if not fault(line)]
     assert [line for _, _, line in batch.lines] == readable
-    assert batch.fields == list(map(parse_fields, readable))
-    assert [high << 64 | low for high, low in batch.ids] == [id_number(each["id"]) for each in batch.fields]
+    assert list(batch.fields) == list(map(parse_fields, readable))
+    assert joined(batch.highs, batch.lows) == [id_number(each["id"]) for each in batch.fields]
     assert batch.times_us == [parse_time(each["timestamp"]) for each in batch.fields]
-    assert list(zip(batch.senders, batch.types, strict=True)) == [
-        (each["sender"], each["msg_type"]) for each in batch.fields
+    named = zip(batch.senders, batch.types, batch.scenes, batch.replies_to, strict=True)
+    assert list(named) == [
+        (each["sender"], each["msg_type"], each.get("scene"), each.get("reply_to")) for each in batch.fields
     ]
 
 
@@ -59,9 +65,9 @@ def test_a_line_is_decoded_once_though_another_is_at_fault(monkeypatch: pytest.M
     decoded: list[bytes] = []
     real = orjson.loads
     monkeypatch.setattr(orjson, "loads", lambda line: decoded.append(line) or real(line))
-    lines = [orjson.dumps(fields(number)) for number in range(50)] + [b"{}"]
+    lines = [orjson.dumps(fields(number)) for number in range(50)] + [b"{}", b"{", b"[]"]
     _, faults = taken_in([(0, number, line) for number, line in enumerate(lines)])
-    assert faults == [(50, "'id' is missing")]
+    assert [number for number, _ in faults] == [50, 51, 52]
     assert len(decoded) == len(lines)
 
 
@@ -70,9 +76,9 @@ IDS = st.lists(st.from_regex(r"[0-7][0-9A-HJKMNP-TV-Z]{25}", fullmatch=True), ma
 
 @given(IDS, st.text(max_size=27) | st.text("0123456789ABCDEFGHJKMNPQRSTVWXYZ_ +8IilouöZ", min_size=25, max_size=27))
 def test_ids_together_are_the_ids_one_by_one(ids: list[str], other: str) -> None:
-    assert [high << 64 | low for high, low in parse_ids(ids)] == list(map(id_number, ids))
+    assert joined(*parse_ids(ids)) == list(map(id_number, ids))
     if is_id(other):
-        assert parse_ids([other, *ids])[1:] == parse_ids(ids)
+        assert joined(*parse_ids([other, *ids])) == list(map(id_number, [other, *ids]))
     else:
         for mixed in ([other, *ids], [*ids, other]):
             with pytest.raises(ValueError, match=r"ULID|invalid literal|codec"):

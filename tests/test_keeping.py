@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from pathlib import Path
 
@@ -76,3 +77,34 @@ def test_a_long_reading_is_put_in_order_in_the_thread_that_reads_it(
     assert threads != [threading.main_thread()]
     assert len(threads) == 1
     assert list(mailbox.reading.by_time()) == [*range(50, 100), *range(50)]
+
+
+def test_no_garbage_is_looked_for_while_a_long_file_is_taken_in(tmp_path: Path) -> None:
+    mailbox = tracked(tmp_path)
+    payload = {"lines": [{"who": "Vreni", "text": "x"}] * 20}
+    append(new_log(tmp_path), b"".join(line(number, payload=payload) for number in range(1000)))
+    runs: list[str] = []
+
+    def counting(phase: str, _: object) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            runs.append(phase)
+
+    gc.callbacks.append(counting)
+    try:
+        run(mailbox.refresh())
+    finally:
+        gc.callbacks.remove(counting)
+    assert len(mailbox.reading) == 1000
+    assert runs.count("start") < 5, "each goes through all that is young, and some through all there is"
+    assert gc.isenabled()
+
+
+def test_a_collector_that_was_off_is_left_off(tmp_path: Path) -> None:
+    mailbox = tracked(tmp_path)
+    append(new_log(tmp_path), b"".join(line(number, text="x" * 900) for number in range(1000)))
+    gc.disable()
+    try:
+        run(mailbox.refresh())
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

@@ -65,7 +65,7 @@ def held(leases: Leases) -> Iterator[Leases]:
 
 def claim(leases: Leases, *ids: int, consumer: str = "one", lease_s: float = 60.0) -> str:
     with held(leases):
-        return leases.claim(READER, consumer, named(*ids), lease_s)
+        return leases.claim(READER, consumer, named(*ids), lease_s)[0]
 
 
 def noted(leases: Leases, reader: str, consumer: str, ids: Named) -> None:
@@ -86,7 +86,7 @@ def holders(leases: Leases) -> dict[int, str]:
 
 def counts(leases: Leases) -> dict[int, int]:
     leases.refresh()
-    return {identity: delivery.count for identity, delivery in leases.of(READER).items()}
+    return {identity: delivery.deliveries for identity, delivery in leases.of(READER).items()}
 
 
 def lines(leases: Leases) -> list[Any]:
@@ -149,7 +149,7 @@ def test_the_file_says_what_happened_line_by_line(tmp_path: Path, clock: Clock) 
     leases = opened(tmp_path)
     with held(leases):
         noted(leases, READER, "one", named(A))
-        token = leases.claim(READER, "one", named(A, B), 60)
+        token, _ = leases.claim(READER, "one", named(A, B), 60)
         leases.extend(READER, named(A), 90)
         leases.release(READER, named(B), 5)
         leases.settle(READER, named(A))
@@ -220,7 +220,7 @@ def test_what_is_settled_is_held_by_nobody_and_if_delivered_again_counts_from_th
         leases.settle(READER, named(A, B))
         leases.settle(READER, named(A))
     assert holders(leases) == {} and leases.withheld(READER) == {}
-    assert (leases.of(READER)[A].consumer, leases.of(READER)[A].count) == ("one", 4), "as the sender is shown"
+    assert (leases.of(READER)[A].consumer, leases.of(READER)[A].deliveries) == ("one", 4), "as the sender is shown"
     assert [line["op"] for line in lines(leases)[1:]] == ["claim"] * 4 + ["settle"], "and said once"
     claim(leases, A, consumer="two")
     assert counts(opened(tmp_path)) == {A: 1}
@@ -250,7 +250,7 @@ def test_a_fetch_that_is_noted_late_came_first_all_the_same(tmp_path: Path, cloc
         leases.refresh()
         delivery = leases.of(READER)[A]
         assert (delivery.fetched_us, delivery.fetched_by) == (1_790_000_000_000_000, "one")
-        assert (delivery.consumer, delivery.count) == ("two", 1)
+        assert (delivery.consumer, delivery.deliveries) == ("two", 1)
 
 
 def test_the_first_fetch_is_what_counts_and_is_written_once(tmp_path: Path, clock: Clock) -> None:
@@ -261,7 +261,7 @@ def test_the_first_fetch_is_what_counts_and_is_written_once(tmp_path: Path, cloc
         clock.wall_s += 1
     assert len(lines(leases)) == 2
     delivery = leases.of(READER)[A]
-    assert (delivery.fetched_us, delivery.fetched_by, delivery.count) == (1_790_000_000_000_000, "one", 0)
+    assert (delivery.fetched_us, delivery.fetched_by, delivery.deliveries) == (1_790_000_000_000_000, "one", 0)
     claim(leases, A, consumer="two")
     assert leases.of(READER)[A].fetched_by == "one"
     assert leases.last_fetched_us[READER] == 1_790_000_002_000_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,8 @@ def test_everything_has_a_role_and_a_name(tmp_path: Path, browser: Browser) -> N
         def check(view: str) -> list[tuple[str, str, dict[str, Any]]]:
             found = tree(page)
             assert [(role, props) for role, name, props in found if role in NAMED and not name] == [], view
+            levels = [props["level"] for role, _, props in found if role == "heading"]
+            assert all(below - above <= 1 for above, below in pairwise(levels)), (view, levels)
             return found
 
         feed = check("feed")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,7 @@ from tests.browsing import (
 )
 from tests.monitoring import background, write_hostile
 from tests.rendering import HOSTILE, said
+from tests.support import loaded
 from tests.test_serve import served
 
 if TYPE_CHECKING:
@@ -311,8 +311,7 @@ def test_a_hundred_thousand_messages_paint_at_once_and_scroll(tmp_path: Path, br
         page.reload()
         expect(feed.locator(".message").last).to_contain_text(f"message {MANY}")
         painted_ms = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
-        # On a machine that does nothing else; tests run beside others.
-        assert painted_ms < 300 * (max(1.0, os.getloadavg()[0]) if hasattr(os, "getloadavg") else 4)
+        assert painted_ms < 300 * loaded()
         for expected in range(MANY - 60, MANY - 601, -60):
             # Up to the first that is loaded.
             feed.evaluate("node => { node.scrollTop = node.querySelector('.message').offsetTop - node.offsetTop; }")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,33 @@ def test_a_post_is_one_line_and_the_answer_says_which(tmp_path: Path) -> None:
     (recipient,) = posted.recipients
     assert recipient.created
     assert not post(tmp_path).recipients[0].created
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the calls of POSIX are counted")
+def test_a_post_asks_the_system_for_little(tmp_path: Path) -> None:
+    write(tmp_path / "mq.toml", b'durability = "os"\n')  # a slow disk's posts are written in a thread
+    asked: Counter[str] = Counter()
+
+    def count(_: object, event: str, function: Any) -> None:
+        if event == "c_call" and function.__module__ in ("posix", "fcntl"):
+            asked[function.__name__] += 1
+
+    async def third(room: Mailroom) -> None:
+        for _ in range(2):
+            await room.post("narrator", sender="a", msg_type="plain", payload={"text": "x"})
+        sys.setprofile(count)
+        try:
+            await room.post("narrator", sender="a", msg_type="plain", payload={"text": "x"})
+        finally:
+            sys.setprofile(None)
+
+    ask(tmp_path, third)
+    lock = Counter(flock=2, stat=1)
+    append = Counter(open=1, fstat=1, write=1, utime=1, stat=1, close=1)
+    stamp, journal = Counter(fstat=1, pwrite=1), Counter(fstat=1, write=1)
+    who_waits, what_schema = Counter(access=2), Counter(access=1)
+    assert asked["flock"] == 2
+    assert asked <= lock + append + stamp + journal + who_waits + what_schema
 
 
 def test_a_mailbox_that_was_deleted_is_made_again_and_the_answer_says_so(tmp_path: Path) -> None:

@@ -244,8 +244,9 @@ def test_what_is_kept_of_messages_is_bounded(tmp_path: Path, monkeypatch: pytest
         for limit in (100, 10, 50, 100):
             assert [len(text) for text in (await texts(room))[-limit:]] == lengths[-limit:]
             kept = room._shelf._recent.of(room._shelf.index.channels["narrator"])
-            assert sum(len(each.payload) + 1000 for each in kept.shown.values()) < 20_000 + 3000
-            assert max(len(each.payload) for each in kept.shown.values()) < 1000
+            sizes = [len(each.payload["text"]) for each in kept.shown.values()] + [*map(len, kept.lines.values())]
+            assert sum(size + 1000 for size in sizes) < 20_000 + 3000
+            assert max(sizes) < 1000
 
     ask(tmp_path, work)
 

@@ -162,7 +162,7 @@ def refusing(store: Store, channel: str, monkeypatch: pytest.MonkeyPatch) -> Non
     """Let every append to a channel fail."""
     error = WriteFailed(store.root / f"{channel}.jsonl", OSError(errno.ENOSPC, "No space left on device"))
 
-    def append(*_: object) -> None:
+    def append(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr(store.mailbox(channel), "append", append)

@@ -87,6 +87,6 @@ def test_one_channel_that_outweighs_the_others_makes_no_long_window() -> None:
     names = Names()
     busy = indexed([line(number + 100) for number in range(2000)], "busy", names)
     idle = [indexed([line(number)], f"idle{number}", names) for number in range(9)]
-    stretches = [Stretch(each, None, None) for each in [busy, *idle]]
-    first: Any = next(windows(stretches, lambda _, rows: rows, newest_first=True))
+    channels = [(each.newest_us(), each) for each in [busy, *idle]]
+    first: Any = next(windows(channels, lambda _, rows: rows, newest_first=True))
     assert 100 <= len(first) <= 220

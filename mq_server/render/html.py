@@ -170,7 +170,7 @@ def payload_html(message: Message, found: Found) -> Html:
 def _part(part: Part, found: Found) -> Html:
     match part:
         case Title(title):
-            return element("h4", visible_line(title), dir="auto")
+            return element("h3", visible_line(title), dir="auto")
         case Prose(prose):
             return element("div", *_paragraphs(prose), class_="prose")
         case Setting(setting):
@@ -230,7 +230,7 @@ def _shots(shots: Iterable[Labelled]) -> Html:
 def _script(script: Script) -> Html:
     title = [visible_line(script.title)] if script.title else []
     version = [] if script.version is None else [f"version {script.version}"]
-    heading = [element("h4", ", ".join(title + version), dir="auto")] if title or version else []
+    heading = [element("h3", ", ".join(title + version), dir="auto")] if title or version else []
     blocks = (
         _speech(each) if isinstance(each, Speech) else element("div", *_paragraphs(each), class_="action")
         for each in script.elements

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
@@ -82,7 +81,7 @@ async def _list_channels(
 ) -> _Answer:
     types = await room.types(msg_type) if msg_type else None
     directory = await room.directory(reader or caller.name)
-    return replace(directory, types=types) if types else directory
+    return directory._replace(types=types) if types else directory
 
 
 async def _post_message(room: Mailroom, caller: Caller, **arguments: Any) -> _Answer:
