@@ -290,7 +290,8 @@ class Shelf:
             else:
                 self.index.channels.pop(name, None)
             self.feed.publish({name})
-        if await self._receipts[name].refresh():
+        tracked = self._receipts[name]
+        if not tracked.is_current() and await tracked.refresh():  # mostly nobody has settled anything meanwhile
             self.version += 1
             self.feed.publish({name})
 
