@@ -259,6 +259,7 @@ def test_a_post_tells_what_a_new_process_would_find(steps: list[tuple[str, list[
                     await post_together(other, 2)
                 elif step == "read":
                     await room.read("narrator")
+                    await room._end_notes()  # others are told of it a moment after the answer
                 elif step == "edit":
                     path = root / "narrator.jsonl"
                     lines = path.read_bytes().splitlines(keepends=True)
