@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mq_server import archiving, keeping, moving
+from mq_server import archiving, moving
 from mq_server.blocks import exchange
 from mq_server.errors import InvalidRequest, LockTimeout, UnknownChannel, WriteFailed
 from mq_server.git.past import Snapshot
@@ -784,7 +784,7 @@ def test_an_archived_part_that_cannot_be_read_is_a_problem_until_it_can(
     async def work(room: Mailroom) -> None:
         await acked(room)
         await room.archive(keep=3)
-        monkeypatch.setattr(keeping, "_RETRY_S", 0.05)
+        monkeypatch.setattr("mq_server.mailbox._RETRY_S", 0.05)
         with monkeypatch.context() as patch:
             patch.setattr(os, "open", refusing)
             await room._shelf.reread()

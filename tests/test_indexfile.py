@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mq_server import indexfile, intake, keeping
+from mq_server import indexfile, intake
 from mq_server.columns import ChannelIndex, Names
-from mq_server.keeping import Mailbox
 from mq_server.logfile import View
+from mq_server.mailbox import Mailbox
 from mq_server.mailroom import Mailroom
 from mq_server.names import format_time, id_number
 from mq_server.stamp import Fingerprint
@@ -31,7 +31,7 @@ ID_A = known_id(0)
 
 @pytest.fixture(autouse=True)
 def short_ones_are_kept_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeping, "_KEPT_ROWS", 1)
+    monkeypatch.setattr("mq_server.mailbox._KEPT_ROWS", 1)
 
 
 @pytest.fixture

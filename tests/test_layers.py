@@ -25,6 +25,8 @@ LAYERS = [
     {"store"},
     {"watch"},
     {"keeping"},
+    {"mailbox"},
+    {"loading"},
     {"shelf"},
     {"room"},
     {"archiving", "board", "burying", "guarding", "recovering", "tracking"},

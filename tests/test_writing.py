@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mq_server import appendlog, keeping
+from mq_server import appendlog
 from mq_server.columns import ChannelIndex
 from mq_server.errors import NotSettled
-from mq_server.keeping import Mailbox
 from mq_server.logfile import LogFile
+from mq_server.mailbox import Mailbox
 from mq_server.mailroom import Mailroom
 from mq_server.names import parse_time
 from mq_server.outcomes import Posted
@@ -80,7 +80,7 @@ def test_posts_are_indexed_together_once_somebody_asks(tmp_path: Path, monkeypat
 
 
 def test_posts_that_nobody_asks_for_are_indexed_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeping, "_COLLECTED_BYTES", 2000)
+    monkeypatch.setattr("mq_server.mailbox._COLLECTED_BYTES", 2000)
 
     async def go(room: Mailroom) -> None:
         await have_read(room)
