@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from mq_server.aside import aside
 from mq_server.blocks import exchange, patiently
 from mq_server.errors import InvalidRequest, UnknownChannel, Unsteady, WriteFailed
 from mq_server.moving import KEPT_LINES, Entry, Moved, Wanted, entries, joined, plan
@@ -108,7 +109,7 @@ class Archiving(Room):
             def is_archived(identity: int) -> bool:
                 return rows.get(identity, known) < archived  # noqa: B023
 
-            move = await asyncio.to_thread(self._move, channel, wanted, why_not, is_archived)
+            move = await aside(self._move, channel, wanted, why_not, is_archived)
             if dry_run or await self._make_move(channel, move):
                 return move.told
         else:
@@ -117,7 +118,7 @@ class Archiving(Room):
 
     async def _restore(self, channel: str, dry_run: bool) -> Moved:
         for _ in range(_ATTEMPTS):
-            move = await asyncio.to_thread(self._move_back, channel)
+            move = await aside(self._move_back, channel)
             if dry_run or await self._make_move(channel, move):
                 return move.told
         raise Unsteady(self.root)
@@ -289,7 +290,7 @@ def _exchange(path: Path, seen: Fingerprint | None, data: bytes) -> bool:
 
 async def _to_its_end(work: Callable[[], T]) -> T:
     """Do something in a thread, and let go of what is held meanwhile only when it is done."""
-    doing = asyncio.ensure_future(asyncio.to_thread(work))
+    doing = asyncio.ensure_future(aside(work))
     try:
         return await asyncio.shield(doing)
     except asyncio.CancelledError:

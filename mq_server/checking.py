@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mq_server.answers import Report
+from mq_server.aside import aside
 from mq_server.columns import ChannelIndex, Place
 from mq_server.errors import InvalidRequest, Problem, SchemaError, Stale, UnknownType, Unsteady
 from mq_server.recent import Line
@@ -76,7 +77,7 @@ class Checking(Recovering):
         lines = await self._shelf.consistent([channel], batch)
         while lines or (reading is not None and stop < len(reading)):
             try:
-                found += await asyncio.to_thread(_wrong, lines, self._schemas, self.config.strict_types)
+                found += await aside(_wrong, lines, self._schemas, self.config.strict_types)
             except Stale:
                 self._shelf.distrust(channel)
             if begun > _ATTEMPTS:

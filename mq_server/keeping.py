@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from itertools import chain, islice
 from typing import Any, Generic, Protocol, TypeVar
 
+from mq_server.aside import aside
 from mq_server.blocks import IN_USE_S, Block
 from mq_server.logfile import Change, LogFile, Look, View
 from mq_server.stamp import Fingerprint, fingerprints
@@ -79,12 +80,12 @@ class Tracked(Generic[R]):
                 if look is Look.SAME:
                     return False
                 # What may wait or read the whole file is done off the event loop.
-                change = look if isinstance(look, Change) else await asyncio.to_thread(self.source.examine, self.view)
+                change = look if isinstance(look, Change) else await aside(self.source.examine, self.view)
                 reading = await self._begin() if change.replaced else self.reading
                 if change.replaced:
                     await take_anew(reading, change)
                     if len(reading) > _INLINE_ROWS:
-                        await asyncio.to_thread(reading.prepare)
+                        await aside(reading.prepare)
                 else:
                     await self._take_more(change)
             except FileNotFoundError:
@@ -178,7 +179,7 @@ class Unchanged:
 async def take_anew(reading: Reading, change: Change) -> None:
     """Read a whole file into an empty reading, or behind what is in it; a long one in a thread."""
     if change.size_bytes > _INLINE_BYTES:
-        await asyncio.to_thread(_take, reading, change)
+        await aside(_take, reading, change)
     else:
         _take(reading, change)
 

@@ -20,6 +20,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 
+from mq_server.aside import aside
 from mq_server.blocks import Block
 from mq_server.columns import ChannelIndex, Names
 from mq_server.errors import Problem
@@ -150,7 +151,7 @@ class Mailbox(Tracked[ChannelIndex]):
     async def _take_up(self) -> None:
         """Go on from what an earlier process knew, if it left anything that may still hold."""
         index = self._new()
-        found = await asyncio.to_thread(self._restore, index) if self._file.exists() else None
+        found = await aside(self._restore, index) if self._file.exists() else None
         self._may_restore = False
         if found is not None:
             self.view, self._archive = found
@@ -185,7 +186,7 @@ class Mailbox(Tracked[ChannelIndex]):
         settled = all(view.settled for view in (self.view, *self._archive.values())) and not self._retry_at
         if settled and (self._keeping is None or self._keeping.done()) and self._file.has_folder():
             snapshot = Snapshot.of(self.reading, self.view, self._archive)
-            save = asyncio.to_thread(self._file.save, snapshot, self._names, anew=not self._kept_rows)
+            save = aside(self._file.save, snapshot, self._names, anew=not self._kept_rows)
             # As a task it begins after the answer for which the file was read, and does not fight over the interpreter.
             self._keeping = asyncio.create_task(save)
             self._kept_rows = rows
@@ -207,7 +208,7 @@ class Mailbox(Tracked[ChannelIndex]):
                 look = log.glance(seen)
                 if look is Look.SAME:
                     continue
-                change = look if isinstance(look, Change) else await asyncio.to_thread(log.examine, seen)
+                change = look if isinstance(look, Change) else await aside(log.examine, seen)
             except OSError:
                 return True
             if change.replaced or change.size_bytes:
@@ -231,7 +232,7 @@ class Mailbox(Tracked[ChannelIndex]):
             log, path = self._store.archive(month, self._channel), f"{ARCHIVE}/{month}/{self._channel}{SUFFIX}"
             try:
                 look = log.glance(View())
-                change = look if isinstance(look, Change) else await asyncio.to_thread(log.examine, View())
+                change = look if isinstance(look, Change) else await aside(log.examine, View())
                 if change.view.fingerprint is None:
                     continue
                 if reading is None:

@@ -13,6 +13,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from mq_server.answers import Hit, Hits, fitting
+from mq_server.aside import aside
 from mq_server.blocks import IN_USE_S
 from mq_server.columns import ChannelIndex, Place
 from mq_server.errors import Stale, Unsteady
@@ -105,7 +106,7 @@ class Searching(Tracking):
             if window is None:
                 break
             try:
-                messages = await asyncio.to_thread(self._matching, window, wanted_text)
+                messages = await aside(self._matching, window, wanted_text)
                 await self._shelf.refresh()
             except Stale as stale:
                 self._shelf.distrust(stale.channel)

@@ -12,7 +12,7 @@ from tests.support import output
 
 PACKAGE = Path(mq_server.__file__).parent
 LAYERS = [
-    {"errors", "kept", "listing", "outline"},
+    {"aside", "errors", "kept", "listing", "outline"},
     {"stamp"},
     {"blocks", "chains", "names", "orders", "repository", "schemas"},
     {"message"},
