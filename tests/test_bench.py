@@ -180,10 +180,11 @@ def test_a_production_of_some_size_is_measured_from_a_post_to_an_editors_save(tm
 
 
 def test_the_table_compares_and_marks_what_was_not_measured() -> None:
-    outcomes = [one_row("a", mq=2.0, floor=1.0, redis=4.0), one_row("b", mq=1.0)]
+    outcomes = [one_row("a", mq=2.0, floor=1.0, redis=4.0), one_row("b", mq=1.0), one_row("c", mq=-0.5, redis=0.1)]
     shown = table.markdown(outcomes, MACHINE, quick=False, messages=MESSAGES)
     assert "| row a | ms | 2 | 1 | 4 | 0.50 | 2.00 |" in shown
     assert "| row b | ms | 1 | — | — | — | — |" in shown
+    assert "| row c | ms | -0.5 | — | 0.1 | — | — |" in shown
 
 
 def test_a_saved_run_is_shown_as_it_was(tmp_path: Path) -> None:

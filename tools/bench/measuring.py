@@ -104,11 +104,14 @@ class Outcome:
         return [sample[figure.key] for sample in self.samples.get(contender, []) if figure.key in sample]
 
     def ratios(self, contender: str, figure: Figure) -> list[float]:
-        """Our speed as a multiple of a contender's, turn by turn: over 1 when we are faster."""
-        pairs = zip(self.values(OURS, figure), self.values(contender, figure), strict=False)
-        return [
-            (ours / theirs if figure.more_is_better else theirs / ours) for ours, theirs in pairs if ours and theirs
-        ]
+        """Our speed as a multiple of a contender's, turn by turn: over 1 when we are faster.
+
+        Of what comes before the moment it is counted from, as a reader's wake may before a post returns, there is none.
+        """
+        pairs = [*zip(self.values(OURS, figure), self.values(contender, figure), strict=False)]
+        if any(min(pair) <= 0 for pair in pairs):
+            return []
+        return [ours / theirs if figure.more_is_better else theirs / ours for ours, theirs in pairs]
 
 
 def run(
