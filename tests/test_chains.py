@@ -91,39 +91,35 @@ def test_the_rows_of_a_number_follow_every_change(steps: list[tuple[bool, int, i
         assert [NumberOf(table).get(row) for row in range(count)] == [model.get(row) for row in range(count)]
 
 
-def test_a_large_table_grows_without_being_rehashed(monkeypatch: pytest.MonkeyPatch) -> None:
-    chained = 0
+@pytest.fixture
+def chained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many entries each step has put into chains."""
+    counts: list[int] = []
     real = Chains._chain
 
     def counting(self: Chains, lows: list[int], first: int) -> None:
-        nonlocal chained
-        chained += len(lows)
+        counts.append(len(lows))
         real(self, lows, first)
 
     monkeypatch.setattr(Chains, "_chain", counting)
+    return counts
+
+
+def test_a_large_table_grows_without_being_rehashed(chained: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chains, "_REHASHED_ENTRIES", 1 << 8)
     table = Chains()
     for number in range(5000):
         table.put([0], [number * 0x9E37_79B9_7F4A_7C15 & LOW])
         table.chain()
-    assert chained < 5000 + 4 * (1 << 8)
+    assert sum(chained) < 5000 + 4 * (1 << 8)
     assert all(table.newest(0, number * 0x9E37_79B9_7F4A_7C15 & LOW) == number for number in range(5000))
 
 
-def test_entries_that_come_together_are_chained_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    chained = 0
-    real = Chains._chain
-
-    def counting(self: Chains, lows: list[int], first: int) -> None:
-        nonlocal chained
-        chained += len(lows)
-        real(self, lows, first)
-
-    monkeypatch.setattr(Chains, "_chain", counting)
+def test_entries_that_come_together_are_chained_once(chained: list[int]) -> None:
     table = Chains()
     for first in range(0, 5000, 100):
         table.put([0] * 100, range(first, first + 100))
     assert not chained
     table.chain()
-    assert chained == 5000
+    assert sum(chained) == 5000
     assert all(table.newest(0, number) == number for number in range(5000))
