@@ -1,7 +1,7 @@
 """A small file of our own that is written at every post: stamps and journals. Its handle is kept open.
 
-Whoever deletes or replaces the file takes its name away, which `fstat` tells; whoever moves its folder also moves the
-lock that is held for writing, and the owner of that lock closes this.
+Whoever deletes or replaces the file gives its name to another one or to none, which is looked at before each write;
+whoever moves its folder also moves the lock that is held for writing, and the owner of that lock closes this.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ class KeptFile:
     def __init__(self, path: Path, *, appends: bool) -> None:
         self.path = path
         self._appends = appends
+        self._name = os.fspath(path)
         self._handle: int | None = None
+        self._inode = 0
 
     def write(self, data: bytes) -> None:
         """Write some bytes.
@@ -36,9 +38,10 @@ class KeptFile:
             OSError: The system refused; a part of them may have been written.
         """
         handle = self._handle
-        if handle is None or not os.fstat(handle).st_nlink:
+        if handle is None or not self._is_current():
             self.close()
             handle = self._handle = self._opened()
+            self._inode = os.fstat(handle).st_ino
         try:
             if self._appends or not _KEEPS:
                 os.write(handle, data)
@@ -53,6 +56,12 @@ class KeptFile:
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
+
+    def _is_current(self) -> bool:
+        try:
+            return os.stat(self._name).st_ino == self._inode  # noqa: PTH116 - every post comes here
+        except FileNotFoundError:
+            return False
 
     def _opened(self) -> int:
         flags = _FLAGS | (os.O_APPEND if self._appends else 0)

@@ -75,6 +75,6 @@ class Mailroom(Asking, Claiming, Following, Queries, Checking, Tallying, Archivi
     async def close(self) -> None:
         """End every wait, finish what is queued, let go of everything."""
         await self._end_rescues()
-        await self._end_notes()
         await self._shelf.close()
+        await self._end_notes()
         await self._store.close()

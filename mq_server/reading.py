@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,8 @@ from mq_server.selecting import Question, Selecting
 from mq_server.settling import Ids
 from mq_server.watch import RESCAN_S
 from mq_server.weighing import Order
+
+_MOST_NOTES = 1000
 
 
 class Reader(Selecting):
@@ -314,19 +315,24 @@ class Reader(Selecting):
         note = self._store.leases(channel).fetch(reader, consumer, ids)
         if note is not None:
             self._notes.append((channel, note))
-            if self._noting is None or self._noting.done():
-                self._noting = asyncio.get_running_loop().create_task(self._write_notes())
+        if self._notes and (self._noting is None or self._noting.done()):
+            self._noting = asyncio.get_running_loop().create_task(self._write_notes())
 
     async def _write_notes(self) -> None:
+        """Write what is to be noted; what cannot be written now, with the next read."""
         while self._notes:
-            channel, note = self._notes.popleft()
-            # Who may not write here may read all the same.
-            with suppress(MailError, OSError):
+            channel, note = self._notes[0]
+            try:
                 async with self._delivering([channel]):
                     note()
+            except (MailError, OSError):  # who may not write here may read all the same
+                while len(self._notes) > _MOST_NOTES:
+                    self._notes.popleft()
+                return
+            self._notes.popleft()
 
     async def _end_notes(self) -> None:
-        """Wait until everything is noted."""
+        """Wait until everything is noted, or cannot be."""
         if self._noting is not None:
             await self._noting
 

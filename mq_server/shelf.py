@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 class _Standing(NamedTuple):
     """What is wrong in some files whatever the clock says, as of a version; and the newest timestamp in them."""
 
-    version: int
+    version: object
     problems: list[Problem]
     newest_us: int
 
@@ -60,8 +60,8 @@ class Shelf(Loading):
         """The channels that there are, or have been."""
         self._unchanged = Unchanged()
         """Of these, those that have kept up as long as no name of a file comes or goes."""
-        self.version = 0
-        """Another one whenever something was taken in."""
+        self._taken_in = 0
+        """Another number whenever something was taken in, or is to be."""
         self._all_standing: _Standing | None = None
         self._logged: set[Problem] = set()
         self.vanished: dict[str, tuple[Problem, ...]] = {}
@@ -124,7 +124,7 @@ class Shelf(Loading):
             self._listed = listed
             self._names = {*listed.channels, *self._mailboxes}
             self._unchanged.doubt_all()
-            self.version += 1
+            self._taken_in += 1
         self._unchanged.look()
         behind = []
         for name in self._unchanged.others(self._names):
@@ -165,7 +165,7 @@ class Shelf(Loading):
         elif name == self._taking_in or not mailbox.take_own():
             return False
         else:
-            self.version += 1
+            self._taken_in += 1
             self.feed.publish({name})
         if name == self._taking_in or not self._receipts[name].is_current():
             return False
@@ -278,7 +278,7 @@ class Shelf(Loading):
             self._receipts[name] = Tracked(receipts, partial(_new_receipts, name, receipts))
         # Published one by one: a caller that is cancelled between two files must not take a wake-up with it.
         if await mailbox.keep_up(months):
-            self.version += 1
+            self._taken_in += 1
             if mailbox.exists:
                 self.index.channels[name] = mailbox.reading
             else:
@@ -286,10 +286,15 @@ class Shelf(Loading):
             self.feed.publish({name})
         tracked = self._receipts[name]
         if not tracked.is_current() and await tracked.refresh():  # mostly nobody has settled anything meanwhile
-            self.version += 1
+            self._taken_in += 1
             self.feed.publish({name})
 
     # --- what is read ---------------------------------------------------------------------------------------------
+
+    @property
+    def version(self) -> object:
+        """Another one whenever something was taken in; what was collected is when it enters the index."""
+        return self._taken_in, self.index.names.change
 
     def is_loaded(self, channel: str) -> bool:
         """Whether the channel has been read by this process."""

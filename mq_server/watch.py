@@ -37,7 +37,7 @@ class Subscription:
         self._channels: set[str] = set()
         self.is_woken = False
         """Whether something happened since the last answer."""
-        self._waiting: asyncio.Future[None] | None = None
+        self._waiting: set[asyncio.Future[None]] = set()
 
     def __enter__(self) -> Self:
         self._feed.subscriptions.add(self)
@@ -50,8 +50,8 @@ class Subscription:
         """Note a change of these channels."""
         self._channels |= channels
         self.is_woken = True
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
+        for waiting in self._waiting:
+            _end(waiting)
 
     async def changed(self, timeout_s: float | None) -> set[str]:
         """Wait for the next change.
@@ -62,17 +62,23 @@ class Subscription:
         if not (self.is_woken or self._feed.closed):
             # A bare future: what stands between a ring and the answer runs cold, and each call of it shows.
             loop = asyncio.get_running_loop()
-            self._waiting = loop.create_future()
-            timer = None if timeout_s is None else loop.call_later(timeout_s, self.wake, set())
+            waiting: asyncio.Future[None] = loop.create_future()
+            timer = None if timeout_s is None else loop.call_later(timeout_s, _end, waiting)
+            self._waiting.add(waiting)
             try:
-                await self._waiting
+                await waiting
             finally:
-                self._waiting = None
+                self._waiting.discard(waiting)
                 if timer is not None:
                     timer.cancel()
         self.is_woken = False
         channels, self._channels = self._channels, set()
         return channels
+
+
+def _end(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
 
 
 class Feed:

@@ -60,6 +60,21 @@ def test_a_file_that_was_deleted_or_replaced_is_made_or_opened_anew(
     assert [file.path.read_bytes() for file in files] == [b"3", b"93"]
 
 
+def test_a_file_that_has_another_name_as_well_is_left_when_its_own_is_given_away(
+    files: tuple[KeptFile, KeptFile], keeps: bool
+) -> None:
+    for file in files:
+        file.write(b"one")
+        snapshot = file.path.with_name("snapshot")
+        os.link(file.path, snapshot)
+        new = file.path.with_name("new")
+        new.write_bytes(b"")
+        new.replace(file.path)
+        file.write(b"two")
+        assert (snapshot.read_bytes(), file.path.read_bytes()) == (b"one", b"two")
+        snapshot.unlink()
+
+
 @pytest.mark.skipif(os.name == "nt", reason="no handle is kept there")
 def test_the_handle_is_kept_until_it_is_closed(
     files: tuple[KeptFile, KeptFile], monkeypatch: pytest.MonkeyPatch

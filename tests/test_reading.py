@@ -18,7 +18,7 @@ from mq_server.answers import Page
 from mq_server.errors import InvalidRequest, LockTimeout, UnknownChannel, UnknownReference
 from mq_server.mailroom import Mailroom
 from mq_server.names import format_time
-from tests.support import START_US, ask, examples, known_id, line, write
+from tests.support import START_US, ask, examples, known_id, line, run, write
 
 Answer = Callable[[Mailroom], Awaitable[Any]]
 
@@ -600,3 +600,20 @@ def test_a_place_in_a_mailbox_is_found_without_looking_into_others(tmp_path: Pat
         assert list(room._index.channels) == ["narrator", "dialogist"], "an id may stand anywhere"
 
     ask(tmp_path, work)
+
+
+def test_a_fetch_that_cannot_be_noted_is_noted_with_the_next_read(tmp_path: Path) -> None:
+    async def go() -> None:
+        (tmp_path / "mq.toml").write_text("lock_timeout_s = 0.01\n", encoding="utf-8")
+        async with Mailroom(tmp_path) as room, Mailroom(tmp_path) as other:
+            posted = await room.post("narrator", sender="writer", msg_type="note", payload={"text": "x"})
+            leases = room._store.leases("narrator")
+            with other._store.leases("narrator").lock.held(1):
+                await room.read("narrator")
+                await room._end_notes()
+            assert not leases.path.exists()
+            await room.read("narrator")
+            await room._end_notes()
+            assert posted.message.id in leases.path.read_text(encoding="utf-8")
+
+    run(go())

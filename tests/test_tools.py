@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from mq_server.errors import InvalidRequest
+from mq_server.mailroom import Mailroom
 from mq_server.server.arguments import check_arguments
+from mq_server.server.calls import call_tool
 from mq_server.server.tools import TOOLS
 from tests.serving import call, connected, failing, note, run
-from tests.support import write
+from tests.support import loaded, write
 
 KEYWORDS = {
     *("type", "properties", "required", "additionalProperties", "anyOf", "items", "maximum"),
@@ -218,5 +221,22 @@ def test_the_call_that_is_shown_would_work(tmp_path: Path, tool: str, arguments:
         async with connected(tmp_path, "memory", identity="narrator") as client:
             text = await failing(client, tool, **arguments)
             assert shown in text.partition("For example: ")[2], text
+
+    run(scenario())
+
+
+def test_a_client_that_leaves_at_once_gets_nothing_settled_by_its_wait(tmp_path: Path) -> None:
+    async def leaves() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    async def scenario() -> None:
+        async with Mailroom(tmp_path) as room:
+            arguments = {"channel": "narrator", "ack": True, "timeout_s": 5}
+            began = time.monotonic()
+            answer = await call_tool(room, "wait_for_messages", arguments, receive=leaves)
+            assert answer["content"][0]["text"] == "The client has left"
+            assert time.monotonic() - began < 0.04 * loaded()
+            await room.post("narrator", sender="writer", **note("later"))
+            assert len((await room.read("narrator")).messages) == 1
 
     run(scenario())

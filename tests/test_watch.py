@@ -81,6 +81,22 @@ def test_a_change_between_reading_and_waiting_is_not_missed() -> None:
     run(work())
 
 
+def test_several_may_wait_for_one_subscription_and_one_may_give_up() -> None:
+    async def work() -> None:
+        feed = Feed()
+        with feed.subscribe(lambda _: True) as subscription:
+            gives_up = asyncio.ensure_future(subscription.changed(None))
+            await asyncio.sleep(0)
+            gives_up.cancel()
+            assert await subscription.changed(0.01) == set()  # begun before the other one has ended
+            both = [asyncio.ensure_future(subscription.changed(None)) for _ in range(2)]
+            await asyncio.sleep(0)
+            feed.publish({"a"})
+            assert sorted(await asyncio.wait_for(asyncio.gather(*both), 5)) == [set(), {"a"}]
+
+    run(work())
+
+
 def test_closing_ends_a_wait_for_changes_now_and_later() -> None:
     async def work() -> None:
         feed = Feed()

@@ -79,6 +79,20 @@ def test_posts_are_indexed_together_once_somebody_asks(tmp_path: Path, monkeypat
     ask(tmp_path, go)
 
 
+def test_what_is_put_into_the_index_later_is_news_then(tmp_path: Path) -> None:
+    async def go(room: Mailroom) -> None:
+        await have_read(room)
+        await post(room)
+        collected = room._shelf.version
+        await room._shelf.refresh()
+        indexed = room._shelf.version
+        assert collected != indexed
+        await room._shelf.refresh()
+        assert room._shelf.version == indexed
+
+    ask(tmp_path, go)
+
+
 def test_posts_that_nobody_asks_for_are_indexed_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mq_server.mailbox._COLLECTED_BYTES", 2000)
 

@@ -94,7 +94,8 @@ class MailroomServer:
         """Answer calls of tools, and give what never changes as it was made the first time: every session asks for it.
 
         A call goes past the SDK's handlers, which would check an answer against the protocol's models and copy it
-        twice: a sixth of what it costs to read ten messages.
+        twice: a sixth of what it costs to read ten messages. Nor is a client of the older protocols refused here that
+        has not shaken hands yet: no call depends on it.
         """
         if ctx.method == "tools/call":
             return await self._call_tool(ctx)

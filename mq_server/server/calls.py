@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 ANSWER_BYTES = 36_000
 """What the messages of an answer may take: with the rest it stays under 40,000 bytes, where models' clients cut."""
 
-_MOMENT_S = 0.05
-
 
 class _Answer(Protocol):
     def as_json(self) -> dict[str, Any]: ...
@@ -53,10 +51,8 @@ class Caller:
         watches: list[asyncio.Task[None]] = []
         try:
             async with asyncio.timeout(None) as stay:
-                # Mostly the result is there before anybody would have looked whether the caller is.
-                watching = loop.call_later(
-                    _MOMENT_S, lambda: watches.append(loop.create_task(_end_at_departure(stay, receive)))
-                )
+                # The result may be there before the loop has a turn; then nobody looks whether the caller is.
+                watching = loop.call_soon(lambda: watches.append(loop.create_task(_end_at_departure(stay, receive))))
                 try:
                     return await work
                 finally:
