@@ -92,7 +92,7 @@ def test_a_post_asks_the_system_for_little(tmp_path: Path) -> None:
     ask(tmp_path, third)
     lock = Counter(flock=2, stat=1)
     append = Counter(open=1, fstat=1, write=1, utime=1, stat=1, close=1)
-    stamp, journal = Counter(fstat=1, pwrite=1), Counter(fstat=1, write=1)
+    stamp, journal = Counter(stat=1, pwrite=1), Counter(stat=1, write=1)
     who_waits, what_schema = Counter(access=2), Counter(access=1)
     assert asked["flock"] == 2
     assert asked <= lock + append + stamp + journal + who_waits + what_schema

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,46 +115,6 @@ def test_tasks_that_post_in_turn_share_their_writes_again_and_again(
         assert len(syncs) == 10
 
     ask(tmp_path, work)
-
-
-SYSTEM_CALLS = (
-    *("stat", "access", "fstat", "open", "close", "read", "write", "pwrite"),
-    *("lseek", "utime", "urandom", "mkdir", "listdir", "scandir"),
-)
-
-
-def test_a_post_asks_the_system_for_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(appendlog, "_fdatasync", lambda _: None)  # a quick disk, however busy this one is
-    made: Counter[str] = Counter()
-
-    def counted(name: str) -> Callable[..., Any]:
-        real = getattr(os, name)
-
-        def call(*arguments: Any, **options: Any) -> Any:
-            made[name] += 1
-            return real(*arguments, **options)
-
-        return call
-
-    async def work(room: Mailroom) -> None:
-        await post(room, "second")
-        with monkeypatch.context() as patch:
-            for name in filter(partial(hasattr, os), SYSTEM_CALLS):
-                patch.setattr(os, name, counted(name))
-            for number in range(10):
-                await post(room, str(number))
-
-    ask(tmp_path, work)
-    # A schema, who waits, whom to ring for, the lock, the mailbox afterwards: one look each. One file is opened, three
-    # are written: mailbox, stamp and journal.
-    kept = os.name != "nt"
-    assert made["access"] <= 30
-    assert made["stat"] <= 20
-    assert made["fstat"] <= (30 if kept else 10)
-    assert made["write"] + made["pwrite"] == 30
-    assert made["open"] == made["close"] == (10 if kept else 30)
-    assert made["utime"] <= 10
-    assert not {"read", "lseek", "urandom", "mkdir", "listdir", "scandir"} & (+made).keys()
 
 
 def test_a_folder_of_locks_that_was_moved_away_takes_no_later_stamp_or_journal_with_it(tmp_path: Path) -> None:
